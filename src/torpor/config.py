@@ -1,0 +1,146 @@
+"""Configuration: one TOML file, every key optional, unknown keys refused.
+
+Read from `--config FILE`, `$TORPOR_CONFIG`, or `/etc/torpor/torpor.toml` where that exists.
+`docs/reference/configuration.md` lists the keys.
+"""
+
+import os
+import tomllib
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from torpor.domain.errors import Invalid
+from torpor.domain.naming import check_label
+
+DEFAULT_FILE = Path("/etc/torpor/torpor.toml")
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HostConfig(_Section):
+    """What this host offers to VMs. What is not given is measured at the daemon's start."""
+
+    name: str = "local"
+    vcpus: Positive | None = None
+    """Default: the machine's logical CPUs."""
+    memory_mb: Positive | None = None
+    """Default: the machine's memory less `reserve_mb`."""
+    disk_mb: Positive | None = None
+    """For disks and saved states. Default: 90 % of what is free below `state_dir`, ours included."""
+    reserve_mb: Annotated[int, Field(ge=0)] = 1024
+    """Memory that is left to the host itself."""
+
+
+class QemuConfig(_Section):
+    binary: str = "qemu-system-x86_64"
+    user: str = "torpor-qemu"
+    """Ordinary user that QEMU runs as."""
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    tb_size_mb: Positive = 64
+    """Size of TCG's translation buffer."""
+    overhead_mb: Annotated[int, Field(ge=0)] = 128
+    """QEMU's own memory, claimed for every instance on top of the guest's."""
+    save_threads: Positive = 2
+
+
+class NetworkSection(_Section):
+    namespace: str = "torpor"
+    """Network namespace that holds the bridge and the taps."""
+    interface: str = Field(default="torpor0", max_length=15)
+    """The host's end of the veth pair; it carries the gateway's address."""
+    subnet: IPv4Network = IPv4Network("10.91.0.0/24")
+    """The first address is the gateway's; the others are the pool."""
+    zone: str = "torpor.internal"
+    forwarders: tuple[IPv4Address, ...] = ()
+    """Upstream DNS servers, asked for names outside the zone. None: such names are refused."""
+    nat: bool = False
+    """Let guests reach other networks through the host, masqueraded."""
+
+    @field_validator("zone")
+    @classmethod
+    def _labels(cls, zone: str) -> str:
+        for label in zone.split("."):
+            try:
+                check_label(label, "zone label")
+            except Invalid as error:
+                raise ValueError(str(error)) from error
+        return zone
+
+    @field_validator("subnet")
+    @classmethod
+    def _room(cls, subnet: IPv4Network) -> IPv4Network:
+        if subnet.prefixlen > 29:
+            raise ValueError("subnet must be a /29 or larger")
+        return subnet
+
+    @property
+    def gateway(self) -> str:
+        return str(self.subnet.network_address + 1)
+
+
+class PolicyConfig(_Section):
+    min_run_seconds: Seconds = 30.0
+    """A workload that has just begun to run is no victim before it has run this long."""
+    max_victims: Positive = 16
+    """A plan that would suspend more workloads than this is refused."""
+    stop_grace_seconds: Seconds = 10.0
+    """How long a guest may take to shut down before it is stopped by force."""
+    boot_grace_seconds: Seconds = 180.0
+    """How long a guest may take to have its address before that is reported as a mismatch."""
+    max_attempts: Positive = 3
+    """Tries to start a workload before it counts as failed."""
+
+
+class Config(_Section):
+    state_dir: Path = Path("/var/lib/torpor")
+    """Disks, saved states, books. On the disk whose speed and room count."""
+    run_dir: Path = Path("/run/torpor")
+    """The API's socket."""
+    host: HostConfig = HostConfig()
+    qemu: QemuConfig = QemuConfig()
+    network: NetworkSection = NetworkSection()
+    policy: PolicyConfig = PolicyConfig()
+    ssh_authorized_keys: tuple[str, ...] = ()
+    """Given to every guest that runs cloud-init."""
+
+    @model_validator(mode="after")
+    def _absolute(self) -> "Config":
+        for path in (self.state_dir, self.run_dir):
+            if not path.is_absolute():
+                raise ValueError(f"{path} must be an absolute path")
+        return self
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / "api.sock"
+
+
+def load(file: Path | None = None) -> Config:
+    """The configuration from `file`, from $TORPOR_CONFIG, or the default. Raises Invalid."""
+    named = file or (Path(os.environ["TORPOR_CONFIG"]) if "TORPOR_CONFIG" in os.environ else None)
+    path = named or DEFAULT_FILE
+    if named is None and not path.exists():
+        return Config()
+    try:
+        return Config.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise Invalid(
+            f"configuration {path} can't be read", detail=error.strerror or str(error), remedy="check the path"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"configuration {path} is not TOML", detail=str(error), remedy="mend that line") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise Invalid(
+            f"configuration {path} is wrong at {key or 'its top'}",
+            detail=first["msg"],
+            remedy="see docs/reference/configuration.md",
+        ) from error

@@ -1,0 +1,140 @@
+"""Instances: one VM each, and what a backend says of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torpor.domain.errors import Problem
+from torpor.domain.ids import HostId, InstanceId, WorkloadId
+from torpor.domain.workload import Flavor
+
+
+class AddressState(StrEnum):
+    """What is known of the address on the instance's interface."""
+
+    UNVERIFIED = "unverified"
+    """Not yet asked, or not yet answered: the guest is still booting."""
+    VERIFIED = "verified"
+    """The instance's own interface answered for the address."""
+    MISMATCH = "mismatch"
+    """The guest runs, but its interface has not got the address; `address_detail` says what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One VM of a workload. Its name, address and MAC are its own from acceptance until deletion."""
+
+    id: InstanceId
+    workload: WorkloadId
+    name: str
+    """Hostname without zone, an RFC 1123 label."""
+    index: int
+    address: str
+    """IPv4 address, dotted quad."""
+    mac: str
+    """Six lower-case hex pairs joined by colons."""
+    host: HostId | None = None
+    """Where its disk (and its process or saved state) is; None until it is placed."""
+    address_state: AddressState = AddressState.UNVERIFIED
+    address_detail: str = ""
+    command_pid: int | None = None
+    """The command's process in the guest, as the guest agent numbers it."""
+    exit_code: int | None = None
+    """The command's exit code once it has finished."""
+    problem: Problem | None = None
+
+
+class BackendState(StrEnum):
+    """What a backend says that a VM is doing right now."""
+
+    ABSENT = "absent"
+    """No process; nothing of it is in memory."""
+    LOADING = "loading"
+    """A process waits for, or is being filled with, a saved state."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUT_OFF = "shut-off"
+    """The guest powered itself off; the process may still be there."""
+    IO_ERROR = "io-error"
+    """The VM stopped itself at a disk error (a full host disk, for one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A VM as its backend sees it now."""
+
+    state: BackendState
+    resident_bytes: int = 0
+    """Host memory that holds guest memory now: what a suspension would have to write."""
+    process_bytes: int = 0
+    """Host memory of the whole hypervisor process, page cache not counted."""
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """What a guest is told about the network by its config drive."""
+
+    address: str
+    prefix: int
+    gateway: str
+    dns: tuple[str, ...]
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """All that a hypervisor needs to give an instance a process."""
+
+    id: InstanceId
+    name: str
+    image: str
+    flavor: Flavor
+    mac: str
+    network: NetworkConfig
+    user_data: str | None = None
+    meta: tuple[tuple[str, str], ...] = ()
+    """Key and value pairs for the `meta` object of meta_data.json."""
+    ssh_keys: tuple[str, ...] = ()
+
+
+class Mechanism(StrEnum):
+    """How the memory of a saved state was written."""
+
+    MEMORY = "memory"
+    """Guest RAM read from outside the hypervisor process, device state beside it."""
+    STREAM = "stream"
+    """The hypervisor's own migration stream."""
+
+
+class StateStatus(StrEnum):
+    WHOLE = "whole"
+    """Durable, checksummed, and not run from: it can be restored."""
+    SPENT = "spent"
+    """The instance has run on from it. Only after its disk was taken back to the same instant (`revert`)
+    can it be restored again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A saved state on disk, whole or spent; partial ones are not reported."""
+
+    instance: InstanceId
+    generation: int
+    """1 for an instance's first saved state, then counted up."""
+    mechanism: Mechanism
+    status: StateStatus
+    created_at: float
+    stored_bytes: int
+    """Room that it takes on disk, memory, device state and manifest."""
+    memory_bytes: int
+    """Guest memory that it holds (present pages)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A command in a guest, as its agent reports it."""
+
+    finished: bool
+    exit_code: int | None = None
+    output: str = ""
+    """The last 64 KiB of standard output and error."""

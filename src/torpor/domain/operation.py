@@ -1,0 +1,96 @@
+"""Operations: what is being done to one workload, step by step, durably recorded.
+
+An operation is begun with all its steps pending. For every step the intent is
+recorded before the act and the outcome after it, so that after a crash it is known
+which step may have been under way. A step's handler asks the backend what is
+true before it acts, so going on after a crash is never a blind replay.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torpor.domain.errors import Problem
+from torpor.domain.ids import InstanceId, OperationId, WorkloadId
+
+
+class OperationKind(StrEnum):
+    RUN = "run"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    END = "end"
+    """Stop the instances of a workload that is done, release what they held, keep their disks."""
+    DELETE = "delete"
+
+
+class StepKind(StrEnum):
+    """The acts. The comment says what holds once the step is done."""
+
+    CLAIM_COMPUTE = "claim-compute"  # vCPUs, memory (and disk, once) are in the books
+    PUBLISH_NAMES = "publish-names"  # every instance's name answers
+    BOOT = "boot"  # the instance has a process
+    CLAIM_STATE = "claim-state"  # disk room for the state is in the books
+    TELL_BATCH_SYSTEM = "tell-batch-system"  # the batch system knows that its nodes sleep / wake
+    PAUSE = "pause"  # every instance of the gang stands still
+    SAVE = "save"  # the instance's state is whole and durable
+    RELEASE_MEMORY = "release-memory"  # the instance's process is gone
+    RELEASE_COMPUTE = "release-compute"  # vCPUs and memory are out of the books
+    SETTLE_STATE = "settle-state"  # older states are gone, the claim is what the state takes
+    RESTORE = "restore"  # the instance has a process with its memory, paused
+    SPEND = "spend"  # every state of the gang is marked spent
+    RUN_ON = "run-on"  # every instance of the gang runs
+    CONFIRM = "confirm"  # every instance was seen running, its clock set where it can be
+    STOP = "stop"  # the instance has no process
+    WITHDRAW_NAMES = "withdraw-names"  # no instance's name answers
+    ERASE = "erase"  # the instance's disk and states are gone
+    RELEASE_ALL = "release-all"  # nothing of the workload is in the books
+    FORGET = "forget"  # the workload is out of the records
+    RECORD = "record"  # the workload's own state says what the operation came to
+
+
+class StepStatus(StrEnum):
+    PENDING = "pending"
+    INTENDED = "intended"
+    DONE = "done"
+    FAILED = "failed"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One act, on one instance or (`instance` None) on the whole gang."""
+
+    index: int
+    kind: StepKind
+    instance: InstanceId | None = None
+    status: StepStatus = StepStatus.PENDING
+    started_at: float | None = None
+    ended_at: float | None = None
+    detail: str = ""
+
+
+class OperationStatus(StrEnum):
+    FORWARD = "forward"
+    UNDOING = "undoing"
+    """A step failed; what was done before it is being undone in reverse."""
+    SUCCEEDED = "succeeded"
+    UNDONE = "undone"
+    """Ended as if it had not been begun; `problem` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    id: OperationId
+    kind: OperationKind
+    workload: WorkloadId
+    workload_name: str
+    reason: str
+    steps: tuple[Step, ...]
+    created_at: float
+    predicted_seconds: float | None = None
+    status: OperationStatus = OperationStatus.FORWARD
+    ended_at: float | None = None
+    problem: Problem | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.status in (OperationStatus.FORWARD, OperationStatus.UNDOING)

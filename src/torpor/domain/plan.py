@@ -1,0 +1,92 @@
+"""Plans: what would be done, for which reason, and how long it is thought to take. Data, not behaviour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from torpor.domain.capacity import Claim, Host
+from torpor.domain.ids import HostId, InstanceId, WorkloadId
+from torpor.domain.instance import Instance
+from torpor.domain.operation import OperationKind
+from torpor.domain.timing import TimingModel
+from torpor.domain.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules that an operator sets. Seconds and MiB."""
+
+    min_run_seconds: float
+    max_victims: int
+    overhead_mb: int
+    """Claimed for every instance on top of its guest memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """A workload with its instances, as the world is now."""
+
+    workload: Workload
+    instances: tuple[Instance, ...]
+    resident_bytes: Mapping[InstanceId, int] = field(default_factory=dict)
+    """Guest memory that a suspension would write, for instances with a process."""
+    state_bytes: Mapping[InstanceId, int] = field(default_factory=dict)
+    """What the newest saved state takes on disk, for instances that have one."""
+    whole_state: bool = False
+    """Every instance has a saved state that is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that a decision may depend on."""
+
+    now: float
+    hosts: tuple[Host, ...]
+    claims: tuple[Claim, ...]
+    gangs: tuple[Gang, ...]
+    policy: Policy
+    timings: Mapping[tuple[HostId, OperationKind], TimingModel] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One operation that a plan asks for, on one workload."""
+
+    kind: OperationKind
+    workload: WorkloadId
+    name: str
+    reason: str
+    predicted_seconds: float
+    placement: Mapping[InstanceId, HostId] = field(default_factory=dict)
+    """For `run`: where each instance goes."""
+
+
+class Verdict(StrEnum):
+    READY = "ready"
+    """The actions can be carried out now, in their order."""
+    WAIT = "wait"
+    """Not now; `reason` says what is waited for."""
+    REFUSED = "refused"
+    """Never as things stand: a safety rule forbids it, or no host is large enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a workload needs to run. `actions` are empty unless `verdict` is READY."""
+
+    workload: WorkloadId
+    name: str
+    verdict: Verdict
+    reason: str
+    actions: tuple[Action, ...] = ()
+    retry_at: float | None = None
+    """When waiting is known to be worth another look (seconds since the epoch)."""
+
+    @property
+    def victims(self) -> tuple[Action, ...]:
+        return tuple(a for a in self.actions if a.kind is OperationKind.SUSPEND)
+
+    @property
+    def predicted_seconds(self) -> float:
+        """The actions go one after another: saves and loads are serial on one disk."""
+        return sum(a.predicted_seconds for a in self.actions)

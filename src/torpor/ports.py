@@ -1,0 +1,331 @@
+"""What the engine needs of the world: small Protocols, implemented by adapters.
+
+All calls are synchronous and may block; they raise `TorporError`s and nothing else that
+is foreseeable. "Converges" means: the call first asks what is true, does only what is
+missing, and succeeds when nothing is; so it may be repeated after a crash or a timeout.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
+from torpor.domain.errors import Problem
+from torpor.domain.ids import HostId, InstanceId, OperationId, WorkloadId
+from torpor.domain.image import Image
+from torpor.domain.instance import (
+    Execution,
+    Instance,
+    InstanceSpec,
+    Observation,
+    SavedState,
+)
+from torpor.domain.naming import NameRecord
+from torpor.domain.operation import Operation, OperationStatus, StepStatus
+from torpor.domain.timing import TimingModel
+from torpor.domain.workload import Workload
+
+Progress = Callable[[int, int], None]
+"""Told (bytes done, bytes in all) now and then; must return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do; the contract suite is keyed on it."""
+
+    gang_pause: bool
+    """All instances of a workload can be paused before any is saved."""
+    revert: bool
+    """A restored instance, and its disk, can be taken back to the state that it was restored from."""
+    guest_agent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding of `torpor doctor`."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+class Hypervisor(Protocol):
+    """Life of VMs on one host."""
+
+    def capabilities(self) -> Capabilities: ...
+
+    def host(self) -> Host:
+        """The host's id and what it has to offer in all (`used` is left empty)."""
+        ...
+
+    def observe(self) -> Mapping[InstanceId, Observation]:
+        """Every VM of ours that has a process; one that is missing is ABSENT."""
+        ...
+
+    def boot(self, spec: InstanceSpec) -> None:
+        """Give the instance its disk, config drive, NIC and a running process. Converges."""
+        ...
+
+    def pause(self, instance: InstanceId) -> None:
+        """Stop its vCPUs. Converges. Raises InstanceGone when it has no process."""
+        ...
+
+    def run_on(self, instance: InstanceId) -> None:
+        """Let a paused VM run. Converges. Raises InstanceGone when it has no process."""
+        ...
+
+    def stop(self, instance: InstanceId, grace: float) -> None:
+        """End its process: asked politely for `grace` seconds, then by force. Disk and states stay. Converges."""
+        ...
+
+    def erase(self, instance: InstanceId) -> None:
+        """Stop it by force, then remove its disk, states, NIC and folder. Converges."""
+        ...
+
+
+class Suspension(Protocol):
+    """Saved states of VMs, each with the disk contents of the same instant.
+
+    The order of calls is that of an operation: pause, save, release; restore, spend, run_on.
+    `drop` takes a save back, `revert` takes a restore back.
+    """
+
+    def save(self, spec: InstanceSpec, progress: Progress) -> SavedState:
+        """Write a paused VM's state, whole, checksummed and fsynced; the VM stays paused in memory.
+
+        Converges: a whole state of this very pause is not written twice. On failure nothing of
+        a partial state is left and the VM is still paused. Raises NoRoomForState, InstanceGone,
+        BackendFailed.
+        """
+        ...
+
+    def release(self, instance: InstanceId) -> None:
+        """End the process of a VM whose newest state is whole; its memory is free afterwards. Converges.
+
+        Raises Conflict when the newest state is not whole.
+        """
+        ...
+
+    def restore(self, spec: InstanceSpec, progress: Progress) -> None:
+        """Give the instance a process with the memory of its newest state, verified, paused. Converges.
+
+        Raises StateDamaged, MissingPart, BackendFailed; the state is untouched then and no process is left.
+        """
+        ...
+
+    def spend(self, instance: InstanceId) -> None:
+        """Durably mark the newest state spent; called right before the VM runs on. Converges."""
+        ...
+
+    def revert(self, instance: InstanceId) -> None:
+        """End the process, take the disk back to the newest state's instant, mark that state whole. Converges."""
+        ...
+
+    def drop(self, instance: InstanceId) -> None:
+        """Remove the whole or partial state that was written of a VM that still has its process. Converges."""
+        ...
+
+    def settle(self, instance: InstanceId) -> None:
+        """Remove every state older than the newest. Converges."""
+        ...
+
+    def states(self, instance: InstanceId) -> Sequence[SavedState]:
+        """Whole and spent states, newest first."""
+        ...
+
+
+class Guest(Protocol):
+    """What can be asked of a guest from inside, through its agent, and from outside."""
+
+    def agent_answers(self, instance: InstanceId) -> bool: ...
+
+    def probe(self, instance: Instance) -> bool:
+        """Whether the instance's own MAC answers for its address on the network (ARP)."""
+        ...
+
+    def addresses(self, instance: InstanceId) -> Sequence[str]:
+        """IPv4 addresses on its interfaces, loopback left out. Raises BackendFailed without an agent."""
+        ...
+
+    def assign_address(self, instance: Instance, network_prefix: int, gateway: str) -> None:
+        """Put the instance's address on the interface that has its MAC. Raises BackendFailed."""
+        ...
+
+    def set_clock(self, instance: InstanceId, now: float) -> float:
+        """Set the guest's clock to `now`; return by how many seconds it was behind. Raises BackendFailed."""
+        ...
+
+    def execute(self, instance: InstanceId, command: str) -> int:
+        """Start `command` with /bin/sh in the guest; return its pid there. Raises BackendFailed."""
+        ...
+
+    def execution(self, instance: InstanceId, pid: int) -> Execution:
+        """How that command fares. Its result is handed out once, then forgotten by the guest."""
+        ...
+
+
+class Names(Protocol):
+    """The name server: hostname to address and back."""
+
+    def ensure(self) -> None:
+        """Have a server running with exactly the published records. Converges."""
+        ...
+
+    def publish(self, records: Sequence[NameRecord]) -> None:
+        """Let these names answer. Converges; a name's new address takes the place of the old."""
+        ...
+
+    def withdraw(self, names: Sequence[str]) -> None:
+        """Let these names answer no more. Converges."""
+        ...
+
+    def records(self) -> Sequence[NameRecord]:
+        """What is published now."""
+        ...
+
+    def checks(self) -> Sequence[Check]: ...
+
+
+class BatchSystem(Protocol):
+    """Told before its nodes sleep and after they wake."""
+
+    def before_suspend(self, nodes: Sequence[str]) -> None:
+        """Drain the nodes and suspend their jobs. Converges."""
+        ...
+
+    def after_resume(self, nodes: Sequence[str]) -> None:
+        """Resume the jobs and undrain the nodes. Converges."""
+        ...
+
+
+class Images(Protocol):
+    """Bases that instances are made from; a base is never written once it is added."""
+
+    def list(self) -> Sequence[Image]: ...
+
+    def get(self, name: str) -> Image:
+        """Raises NotFound."""
+        ...
+
+    def add(self, name: str, path: str) -> Image:
+        """Take a copy of a disk image (qcow2 or raw). Raises Invalid when it is not one, Conflict when the name is taken."""
+        ...
+
+    def build(self, name: str, recipe: str, progress: Callable[[str], None]) -> Image:
+        """Build a test image from distribution packages. Raises Invalid for an unknown recipe."""
+        ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class Ledger(Protocol):
+    """The books: who holds what of which host. Never over-committed."""
+
+    def hosts(self) -> Sequence[Host]: ...
+
+    def set_host(self, host: HostId, total: Resources) -> None:
+        """Enter a host, or change what it has. Raises Conflict below what is claimed."""
+        ...
+
+    def claims(self) -> Sequence[Claim]: ...
+
+    def claim(self, claims: Sequence[Claim]) -> None:
+        """Enter all or none, each in the place of the consumer's claim of that kind. Raises NoCapacity."""
+        ...
+
+    def release(self, consumers: Sequence[InstanceId], kinds: Sequence[ClaimKind]) -> None:
+        """Take these claims out of the books, in one transaction. Converges."""
+        ...
+
+
+class Journal(Protocol):
+    """Operations, durable before every return."""
+
+    def begin(self, operation: Operation) -> None: ...
+
+    def intend(self, operation: OperationId, step: int, at: float) -> None: ...
+
+    def record(
+        self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = ""
+    ) -> None: ...
+
+    def turn_back(self, operation: OperationId, problem: Problem) -> None:
+        """From here on the operation is being undone."""
+        ...
+
+    def finish(self, operation: OperationId, status: OperationStatus, at: float) -> None: ...
+
+    def get(self, operation: OperationId) -> Operation:
+        """Raises NotFound."""
+        ...
+
+    def open(self) -> Sequence[Operation]:
+        """Operations that are not ended, oldest first."""
+        ...
+
+    def recent(self, limit: int) -> Sequence[Operation]:
+        """Newest first."""
+        ...
+
+
+class Inventory(Protocol):
+    """Workloads and their instances, durable before every return."""
+
+    def add(self, workload: Workload, instances: Sequence[Instance]) -> None:
+        """Raises Conflict when the name, a hostname or an address is taken."""
+        ...
+
+    def workloads(self) -> Sequence[Workload]:
+        """Oldest first."""
+        ...
+
+    def workload(self, id: WorkloadId) -> Workload:
+        """Raises NotFound."""
+        ...
+
+    def instances(self, workload: WorkloadId | None = None) -> Sequence[Instance]:
+        """Of one workload or of all, by workload and index."""
+        ...
+
+    def update(self, workload: Workload) -> None: ...
+
+    def update_instance(self, instance: Instance) -> None: ...
+
+    def remove(self, workload: WorkloadId) -> None:
+        """The workload and its instances. Converges."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for people and for the record."""
+
+    at: float
+    kind: str
+    """Short and stable, for filters: `workload-active`, `address-mismatch`, ..."""
+    subject: str
+    """Name of the workload, instance or host that it is about."""
+    message: str
+
+
+class History(Protocol):
+    """Events, and what was learnt of this installation's speed."""
+
+    def record(self, event: Event) -> None: ...
+
+    def events(self, limit: int, subject: str | None = None) -> Sequence[Event]:
+        """Oldest first, the last `limit` of them."""
+        ...
+
+    def timing(self, host: HostId, kind: str) -> TimingModel | None: ...
+
+    def learn(self, host: HostId, kind: str, model: TimingModel) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...

@@ -329,3 +329,15 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None: ...
+
+
+class Diagnostics(Protocol):
+    """A backend's own part of `torpor doctor`."""
+
+    def checks(self) -> Sequence[Check]:
+        """Programs, users, permissions and kernel features that the backend needs."""
+        ...
+
+    def self_test(self, progress: Callable[[str], None]) -> Check:
+        """Suspend, restore and checksum a guest of its own; the result decides which mechanism is used."""
+        ...

@@ -20,6 +20,8 @@ class OperationKind(StrEnum):
     END = "end"
     """Stop the instances of a workload that is done, release what they held, keep their disks."""
     DELETE = "delete"
+    GO_BACK = "go-back"
+    """Take a workload that failed back to its last saved state, survivors included; it is suspended then."""
 
 
 class StepKind(StrEnum):
@@ -39,6 +41,7 @@ class StepKind(StrEnum):
     SPEND = "spend"  # every state of the gang is marked spent
     RUN_ON = "run-on"  # every instance of the gang runs
     CONFIRM = "confirm"  # every instance was seen running, its clock set where it can be
+    REVERT = "revert"  # the instance has no process, its disk and its state are of the same instant, the state is whole
     STOP = "stop"  # the instance has no process
     WITHDRAW_NAMES = "withdraw-names"  # no instance's name answers
     ERASE = "erase"  # the instance's disk and states are gone

@@ -9,7 +9,7 @@ from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import Instance
 from torpor.domain.operation import OperationKind
 from torpor.domain.timing import TimingModel
-from torpor.domain.workload import Workload
+from torpor.domain.workload import Flavor, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +90,12 @@ class Plan:
     def predicted_seconds(self) -> float:
         """The actions go one after another: saves and loads are serial on one disk."""
         return sum(a.predicted_seconds for a in self.actions)
+
+
+STATE_MARGIN_MB = 16
+"""Room for device state, firmware and manifest of one saved state, MiB."""
+
+
+def state_room_mb(flavor: Flavor) -> int:
+    """The most that one new saved state of an instance can take on disk, MiB."""
+    return flavor.memory_mb + STATE_MARGIN_MB

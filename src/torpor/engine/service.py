@@ -1,9 +1,23 @@
 """What the API may ask for. Thread-safe; every method raises TorporErrors only."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from torpor.domain.errors import Conflict, Refused, TimedOut, TorporError
 from torpor.domain.image import Image
-from torpor.domain.plan import Plan
+from torpor.domain.instance import StateStatus
+from torpor.domain.naming import NameRecord
+from torpor.domain.operation import OperationKind
+from torpor.domain.plan import Gang, Plan, Verdict
+from torpor.domain.planner import plan_start, plan_suspend
+from torpor.domain.workload import Workload, WorkloadState
+from torpor.engine.acceptance import draft
+from torpor.engine.loop import Loop
+from torpor.engine.operations import begin
+from torpor.engine.parts import Parts, Settings
+from torpor.engine.reading import Reader
+from torpor.engine.records import Records
 from torpor.engine.views import (
     Accepted,
     HostView,
@@ -14,75 +28,193 @@ from torpor.engine.views import (
 )
 from torpor.ports import Check, Event
 
+_IN_TRANSITION = (WorkloadState.SUSPENDING, WorkloadState.RESUMING, WorkloadState.DELETING)
+
 
 class Service:
     """The one door to the engine. Workloads are addressed by name."""
 
+    def __init__(self, parts: Parts, records: Records, settings: Settings, loop: Loop, reader: Reader) -> None:
+        self._parts = parts
+        self._records = records
+        self._settings = settings
+        self._loop = loop
+        self._read = reader
+
+    # --- workloads ---
+
     def run(self, request: RunRequest) -> Accepted:
         """Accept a workload: names, addresses and record at once, instances as soon as there is room."""
-        raise NotImplementedError
+        with self._records.lock:
+            plan = self.plan(request)
+            if plan.verdict is Verdict.REFUSED:
+                raise Refused(f"workload {request.name} was refused", detail=plan.reason)
+            workload, instances = draft(self._parts, self._settings, request)
+            self._parts.inventory.add(workload, instances)
+            try:
+                self._parts.names.publish([NameRecord(i.name, i.address) for i in instances])
+            except TorporError:
+                self._parts.names.withdraw([i.name for i in instances])
+                self._parts.inventory.remove(workload.id)
+                raise
+            self._records.event("workload-accepted", workload.name, f"{workload.count} x {workload.image}.")
+            view = self._read.workload(workload)
+        self._loop.wake()
+        return Accepted(view, replace(plan, workload=workload.id))
 
     def plan(self, request: RunRequest) -> Plan:
         """What `run` would lead to; nothing is changed."""
-        raise NotImplementedError
+        with self._records.lock:
+            workload, instances = draft(self._parts, self._settings, request)
+            world = self._loop.queue.world()
+            return plan_start(replace(world, gangs=(*world.gangs, Gang(workload, instances))), workload.id)
 
     def plan_suspend(self, name: str) -> Plan:
-        raise NotImplementedError
+        return plan_suspend(self._loop.queue.world(), self._records.named(name).id)
 
     def plan_resume(self, name: str) -> Plan:
-        raise NotImplementedError
+        workload = self._records.named(name)
+        self._expect(workload, WorkloadState.SUSPENDED)
+        world = self._loop.queue.world()
+        gangs = tuple(
+            replace(g, workload=replace(g.workload, held=False)) if g.workload.id == workload.id else g
+            for g in world.gangs
+        )
+        return plan_start(replace(world, gangs=gangs), workload.id)
 
     def suspend(self, name: str) -> WorkloadView:
         """Begin to suspend it by hand; it stays suspended until `resume`. Returns at once."""
-        raise NotImplementedError
+        with self._records.lock:
+            workload = self._records.named(name)
+            if workload.state is WorkloadState.SUSPENDED:
+                workload = self._records.change(workload.id, held=True, reason="suspended by hand")
+                return self._read.workload(workload)
+            self._expect(workload, WorkloadState.ACTIVE)
+            self._loop.queue.forgive(workload.id)
+            plan = self.plan_suspend(name)
+            if plan.verdict is not Verdict.READY:
+                raise Refused(f"workload {name} was not suspended", detail=plan.reason)
+            self._records.change(workload.id, held=True)
+            self._begin(OperationKind.SUSPEND, workload, "suspended by hand", plan.predicted_seconds)
+            return self.workload(name)
 
     def resume(self, name: str) -> WorkloadView:
         """Let it come back as soon as it fits. A failed workload with saved states goes back to those."""
-        raise NotImplementedError
+        with self._records.lock:
+            workload = self._records.named(name)
+            self._expect(workload, WorkloadState.SUSPENDED, WorkloadState.FAILED)
+            self._loop.queue.forgive(workload.id)
+            if workload.state is WorkloadState.FAILED:
+                self._require_states(workload)
+                self._begin(OperationKind.GO_BACK, workload, "taken back to its last saved state")
+            self._records.change(workload.id, held=False, attempts=0, problem=None)
+        self._loop.wake()
+        return self.workload(name)
 
     def delete(self, name: str) -> None:
         """Begin to delete it: names at once, instances, disks and states by an operation. Returns at once."""
-        raise NotImplementedError
-
-    def workloads(self) -> Sequence[WorkloadView]:
-        raise NotImplementedError
-
-    def workload(self, name: str) -> WorkloadView:
-        raise NotImplementedError
-
-    def queue(self) -> Sequence[Plan]:
-        """A plan for every workload that waits, in the order of the queue."""
-        raise NotImplementedError
-
-    def operations(self, limit: int) -> Sequence[OperationView]:
-        raise NotImplementedError
-
-    def hosts(self) -> Sequence[HostView]:
-        raise NotImplementedError
-
-    def names(self) -> Sequence[NameView]:
-        raise NotImplementedError
-
-    def events(self, limit: int, subject: str | None = None) -> Sequence[Event]:
-        raise NotImplementedError
-
-    def checks(self) -> Sequence[Check]:
-        """The running daemon's part of `torpor doctor`."""
-        raise NotImplementedError
-
-    def images(self) -> Sequence[Image]:
-        raise NotImplementedError
-
-    def add_image(self, name: str, path: str) -> Image:
-        raise NotImplementedError
-
-    def build_image(self, name: str, recipe: str, progress: Callable[[str], None]) -> Image:
-        raise NotImplementedError
-
-    def remove_image(self, name: str) -> None:
-        """Raises Conflict while an instance is made from it."""
-        raise NotImplementedError
+        workload = self._at_rest(name)
+        with self._records.lock:
+            self._parts.names.withdraw([i.name for i in self._records.instances(workload.id)])
+            self._begin(OperationKind.DELETE, workload, "asked for")
 
     def suspend_all(self) -> None:
         """Suspend every active workload, and start nothing until the next start. Returns at once."""
-        raise NotImplementedError
+        with self._records.lock:
+            active = [w for w in self._parts.inventory.workloads() if w.state is WorkloadState.ACTIVE]
+            plans = [(w, self.plan_suspend(w.name)) for w in active]
+            for workload, plan in plans:
+                if plan.verdict is not Verdict.READY:
+                    raise Refused(f"workload {workload.name} can't be suspended", detail=plan.reason)
+            self._loop.queue.draining.set()
+            for workload, plan in plans:
+                self._begin(OperationKind.SUSPEND, workload, "everything is suspended", plan.predicted_seconds)
+
+    def _begin(self, kind: OperationKind, workload: Workload, reason: str, seconds: float | None = None) -> None:
+        begin(self._parts, self._records, kind, workload, reason, seconds)
+        self._loop.wake()
+
+    def _expect(self, workload: Workload, *states: WorkloadState) -> None:
+        if workload.state not in states or self._busy(workload):
+            raise Conflict(
+                f"workload {workload.name} is {workload.state}",
+                detail=f"this needs it to be {' or '.join(states)}" + (" and at rest" if self._busy(workload) else ""),
+                remedy="see `torpor show " + workload.name + "`",
+            )
+
+    def _busy(self, workload: Workload) -> bool:
+        return any(o.workload == workload.id for o in self._parts.journal.open())
+
+    def _at_rest(self, name: str, patience: float = 120.0) -> Workload:
+        """Wait until no operation is changing the workload."""
+        give_up = time.monotonic() + patience
+        while True:
+            with self._records.lock:
+                workload = self._records.named(name)
+                if not self._busy(workload) and workload.state not in _IN_TRANSITION:
+                    return workload
+            if time.monotonic() > give_up:
+                raise TimedOut(
+                    f"workload {name} is still {workload.state}", remedy=f"see `torpor show {name}`, and try again later"
+                )
+            time.sleep(0.05)
+
+    def _require_states(self, workload: Workload) -> None:
+        kept = (StateStatus.WHOLE, StateStatus.SPENT)
+        for instance in self._records.instances(workload.id):
+            if not any(s.status in kept for s in self._parts.suspension.states(instance.id)):
+                raise Refused(
+                    f"workload {workload.name} can't be taken back",
+                    detail=f"there is no saved state of {instance.name}",
+                    remedy=f"`torpor delete {workload.name}` and run it anew",
+                )
+
+    # --- reading ---
+
+    def workloads(self) -> Sequence[WorkloadView]:
+        return self._read.workloads()
+
+    def workload(self, name: str) -> WorkloadView:
+        return self._read.workload(self._records.named(name))
+
+    def queue(self) -> Sequence[Plan]:
+        """A plan for every workload that waits, in the order of the queue."""
+        return self._loop.queue.look()
+
+    def operations(self, limit: int) -> Sequence[OperationView]:
+        return self._read.operations(limit)
+
+    def hosts(self) -> Sequence[HostView]:
+        return self._read.hosts()
+
+    def names(self) -> Sequence[NameView]:
+        return self._read.names()
+
+    def events(self, limit: int, subject: str | None = None) -> Sequence[Event]:
+        return self._parts.history.events(limit, subject)
+
+    def checks(self) -> Sequence[Check]:
+        """The running daemon's part of `torpor doctor`."""
+        return (*self._parts.diagnostics.checks(), *self._parts.names.checks())
+
+    def self_test(self, progress: Callable[[str], None]) -> Check:
+        """Suspend, restore and checksum a guest made for it; takes some ten seconds."""
+        return self._parts.diagnostics.self_test(progress)
+
+    # --- images ---
+
+    def images(self) -> Sequence[Image]:
+        return self._parts.images.list()
+
+    def add_image(self, name: str, path: str) -> Image:
+        return self._parts.images.add(name, path)
+
+    def build_image(self, name: str, recipe: str, progress: Callable[[str], None]) -> Image:
+        return self._parts.images.build(name, recipe, progress)
+
+    def remove_image(self, name: str) -> None:
+        """Raises Conflict while an instance is made from it."""
+        users = [w.name for w in self._parts.inventory.workloads() if w.image == name]
+        if users:
+            raise Conflict(f"image {name} is in use", detail=f"by {', '.join(users)}", remedy="delete these first")
+        self._parts.images.remove(name)

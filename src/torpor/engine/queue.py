@@ -1,0 +1,240 @@
+"""One round of the engine: recover, look, decide, act. Synchronous; `loop.py` calls it again and again."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torpor.domain.errors import NotFound
+from torpor.domain.ids import InstanceId, OperationId, WorkloadId
+from torpor.domain.instance import SavedState
+from torpor.domain.operation import Operation, OperationKind, OperationStatus
+from torpor.domain.plan import Action, Gang, Plan, Verdict, World
+from torpor.domain.planner import PRIORS, due_to_end, next_plan
+from torpor.domain.workload import WorkloadState
+from torpor.engine.execute import Executor
+from torpor.engine.observe import observe
+from torpor.engine.operations import begin
+from torpor.engine.parts import Parts, Settings
+from torpor.engine.reconcile import Reconciler
+from torpor.engine.records import Records
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+"""Pause before an operation or a workload that failed is tried again; doubled with every failure."""
+RETRY_MOST = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    at: float
+    why: str
+
+
+class Queue:
+    """Decides what is done next, and has it done."""
+
+    def __init__(self, parts: Parts, records: Records, settings: Settings, executor: Executor) -> None:
+        self._parts = parts
+        self._records = records
+        self._settings = settings
+        self._executor = executor
+        self._reconciler = Reconciler(parts, records)
+        self._later: dict[str, _Later] = {}
+        self._waiting: tuple[Plan, ...] = ()
+        self._tried: dict[OperationId, int] = {}
+        self.stopping = threading.Event()
+        """Set: no new operation is begun, and none is gone on with after the step under way."""
+        self.draining = threading.Event()
+        """Set: nothing is started or resumed; what is asked for by hand is still done."""
+
+    @property
+    def waiting(self) -> tuple[Plan, ...]:
+        """Plans of the workloads that wait, in the order of the queue, as of the last round."""
+        return self._waiting
+
+    def look(self) -> tuple[Plan, ...]:
+        """The queue as it would be decided upon now; nothing is changed."""
+        with self._records.lock:
+            _, waiting = next_plan(self.world())
+            return self._with_reasons(waiting)
+
+    def start(self) -> None:
+        """Before the first round: put the books right with what is there."""
+        self._parts.ledger.set_host(self._parts.hypervisor.host().id, self._parts.hypervisor.host().total)
+        self._reconciler.audit(self._parts.hypervisor.observe())
+
+    def tick(self) -> bool:
+        """One round. Returns whether something was done, so that another round is due at once."""
+        seen = self._parts.hypervisor.observe()
+        self._reconciler.reconcile(seen)
+        self._begin_ends(observe(self._parts, self._settings, seen))
+        if self._go_on():
+            return True
+        if self.draining.is_set() or self.stopping.is_set():
+            return False
+        return self._start_next()
+
+    def world(self) -> World:
+        """The world as the planner is to see it: what failed a moment ago is left out for a while."""
+        seen = self._parts.hypervisor.observe()
+        world = observe(self._parts, self._settings, seen)
+        return replace(world, gangs=tuple(self._held_back(gang, world.now) for gang in world.gangs))
+
+    def _held_back(self, gang: Gang, now: float) -> Gang:
+        later = self._later.get(gang.workload.id)
+        if later is None or later.at <= now:
+            return gang
+        if gang.workload.state is WorkloadState.ACTIVE:
+            return replace(gang, workload=replace(gang.workload, protect=True))
+        return replace(gang, workload=replace(gang.workload, held=True))
+
+    # --- operations that are open ---
+
+    def _go_on(self) -> bool:
+        done = False
+        for operation in self._parts.journal.open():
+            if self.stopping.is_set():
+                return done
+            later = self._later.get(operation.id)
+            if later is None or later.at <= self._parts.clock.now():
+                self._carry_out(operation)
+                done = True
+        return done
+
+    def _carry_out(self, operation: Operation) -> Operation:
+        fresh = operation.id not in self._tried and all(s.started_at is None for s in operation.steps)
+        resident = self._bytes_to_move(operation) if fresh else {}
+        began = self._parts.clock.now()
+        ended = self._executor.carry_out(operation.id)
+        if ended.open:
+            self._tried[operation.id] = self._tried.get(operation.id, 0) + 1
+            self._put_off(operation.id, self._tried[operation.id], "the operation could not go on")
+            return ended
+        self._tried.pop(operation.id, None)
+        self._later.pop(operation.id, None)
+        if ended.status is OperationStatus.SUCCEEDED:
+            self._later.pop(operation.workload, None)
+            self._learn(ended, resident, self._parts.clock.now() - began)
+        else:
+            self._put_off_workload(ended)
+        return ended
+
+    def _put_off_workload(self, ended: Operation) -> None:
+        try:
+            attempts = self._records.workload(ended.workload).attempts
+        except NotFound:
+            return
+        self._put_off(ended.workload, attempts, ended.problem.sentence if ended.problem else "")
+
+    def _put_off(self, what: str, failures: int, why: str) -> None:
+        pause = min(RETRY_MOST, RETRY_SECONDS * 2 ** max(0, failures - 1))
+        self._later[what] = _Later(self._parts.clock.now() + pause, why)
+
+    # --- what was measured ---
+
+    def _bytes_to_move(self, operation: Operation) -> dict[InstanceId, int]:
+        """What the prediction was made from: resident memory, or the saved states' memory."""
+        instances = self._records.instances(operation.workload)
+        if operation.kind is OperationKind.SUSPEND:
+            seen = self._parts.hypervisor.observe()
+            return {i.id: seen[i.id].resident_bytes for i in instances if i.id in seen}
+        if operation.kind is OperationKind.RESUME:
+            newest: Mapping[InstanceId, SavedState | None] = {
+                i.id: next(iter(self._parts.suspension.states(i.id)), None) for i in instances
+            }
+            return {i: s.memory_bytes for i, s in newest.items() if s is not None}
+        return {i.id: 0 for i in instances}
+
+    def _learn(self, operation: Operation, moved: Mapping[InstanceId, int], seconds: float) -> None:
+        """A gang counts as its mean instance: n x (fixed + bytes / rate) is linear in both."""
+        hosts = {i.host for i in self._records.instances(operation.workload)}
+        if not moved or operation.kind not in PRIORS:
+            return
+        for host in hosts:
+            if host is not None:
+                old = self._parts.history.timing(host, operation.kind) or PRIORS[operation.kind]
+                model = old.learn(sum(moved.values()) // len(moved), seconds / len(moved))
+                self._parts.history.learn(host, operation.kind, model)
+
+    # --- decisions ---
+
+    def _begin_ends(self, world: World) -> None:
+        """Workloads whose duration is over, or whose commands have all finished."""
+        with self._records.lock:
+            busy = {o.workload for o in self._parts.journal.open()}
+            over = {w: "its duration is over" for w in due_to_end(world)}
+            for gang in world.gangs:
+                if gang.workload.command is not None and all(i.exit_code is not None for i in gang.instances):
+                    codes = sorted({i.exit_code for i in gang.instances if i.exit_code is not None})
+                    over[gang.workload.id] = f"its command finished (exit code {', '.join(map(str, codes))})"
+            for id, reason in over.items():
+                workload = self._records.workload(id)
+                if workload.state is WorkloadState.ACTIVE and id not in busy:
+                    begin(self._parts, self._records, OperationKind.END, workload, reason)
+
+    def _start_next(self) -> bool:
+        with self._records.lock:
+            chosen, waiting = next_plan(self.world())
+            self._waiting = self._with_reasons(waiting)
+            if chosen is None:
+                return False
+            first = self._begin_action(chosen.actions[0])
+        self._tell(chosen)
+        ended = self._carry_out(first)
+        for action in chosen.actions[1:]:
+            if ended.status is not OperationStatus.SUCCEEDED or self.stopping.is_set():
+                break
+            with self._records.lock:
+                if not self._still_wanted(action):
+                    break
+                following = self._begin_action(action)
+            ended = self._carry_out(following)
+        return True
+
+    def _begin_action(self, action: Action) -> Operation:
+        return begin(
+            self._parts,
+            self._records,
+            action.kind,
+            self._records.workload(action.workload),
+            action.reason,
+            action.predicted_seconds,
+            action.placement,
+        )
+
+    def _still_wanted(self, action: Action) -> bool:
+        """While one action of a plan was carried out, somebody may have deleted or suspended the next one's workload."""
+        expected = {
+            OperationKind.RUN: WorkloadState.PENDING,
+            OperationKind.RESUME: WorkloadState.SUSPENDED,
+            OperationKind.SUSPEND: WorkloadState.ACTIVE,
+        }[action.kind]
+        try:
+            workload = self._records.workload(action.workload)
+        except NotFound:
+            return False
+        busy = {o.workload for o in self._parts.journal.open()}
+        return workload.state is expected and not workload.held and workload.id not in busy
+
+    def _tell(self, plan: Plan) -> None:
+        steps = ", then ".join(f"{a.kind} {a.name}" for a in plan.actions)
+        self._records.event("plan", plan.name, f"{plan.reason}: {steps} ({plan.predicted_seconds:.1f} s predicted).")
+
+    def _with_reasons(self, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+        """Workloads that wait out a failure are missing from the planner's queue; they are shown all the same."""
+        now = self._parts.clock.now()
+        shown = {p.workload for p in plans}
+        extra = [
+            Plan(w.id, w.name, Verdict.WAIT, later.why, retry_at=later.at)
+            for w in self._parts.inventory.workloads()
+            if w.state in (WorkloadState.PENDING, WorkloadState.SUSPENDED) and not w.held and w.id not in shown
+            if (later := self._later.get(w.id)) is not None and later.at > now
+        ]
+        return (*plans, *extra)
+
+    def forgive(self, workload: WorkloadId) -> None:
+        """Somebody asked by hand: do not wait out earlier failures."""
+        self._later.pop(workload, None)
+

@@ -1,0 +1,378 @@
+"""The acts of an operation, and how each is taken back.
+
+Every act asks what is true before it changes anything (directly, or because the port's
+call converges), so that it may be repeated after a crash. Acts return a clause for the record.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from torpor.domain.capacity import Claim, ClaimKind, Resources
+from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TorporError
+from torpor.domain.ids import HostId, InstanceId
+from torpor.domain.instance import AddressState, BackendState, Instance, InstanceSpec
+from torpor.domain.naming import NameRecord
+from torpor.domain.operation import Operation, OperationKind, Step, StepKind
+from torpor.domain.plan import state_room_mb
+from torpor.domain.workload import Workload, WorkloadState
+from torpor.engine.parts import Parts, Settings
+from torpor.engine.records import Records
+from torpor.ports import Progress
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The operation's workload and instances as the records have them now."""
+
+    operation: Operation
+    workload: Workload
+    instances: tuple[Instance, ...]
+    progress: Progress
+
+    @property
+    def ids(self) -> tuple[InstanceId, ...]:
+        return tuple(i.id for i in self.instances)
+
+    def host(self, instance: Instance) -> HostId:
+        if instance.host is None:
+            raise BackendFailed(f"instance {instance.name} was never placed on a host", remedy="delete it and run it anew")
+        return instance.host
+
+
+class Steps:
+    """Does steps and undoes them."""
+
+    def __init__(self, parts: Parts, records: Records, settings: Settings) -> None:
+        self._parts = parts
+        self._records = records
+        self._settings = settings
+        self._acts: dict[StepKind, Callable[[Scene], str]] = {
+            StepKind.CLAIM_COMPUTE: self._claim_compute,
+            StepKind.PUBLISH_NAMES: self._publish_names,
+            StepKind.CLAIM_STATE: self._claim_state,
+            StepKind.TELL_BATCH_SYSTEM: self._tell_batch_system,
+            StepKind.PAUSE: self._pause,
+            StepKind.RELEASE_COMPUTE: self._release_compute,
+            StepKind.SETTLE_STATE: self._settle,
+            StepKind.SPEND: self._spend,
+            StepKind.RUN_ON: self._run_on,
+            StepKind.CONFIRM: self._confirm,
+            StepKind.WITHDRAW_NAMES: self._withdraw_names,
+            StepKind.RELEASE_ALL: self._release_all,
+            StepKind.FORGET: self._forget,
+            StepKind.RECORD: self._record,
+        }
+        self._instance_acts: dict[StepKind, Callable[[Scene, Instance], str]] = {
+            StepKind.BOOT: self._boot,
+            StepKind.SAVE: self._save,
+            StepKind.RELEASE_MEMORY: self._release_memory,
+            StepKind.RESTORE: self._restore,
+            StepKind.REVERT: self._revert,
+            StepKind.STOP: self._stop,
+            StepKind.ERASE: self._erase,
+        }
+        self._undos: dict[StepKind, Callable[[Scene], str]] = {
+            StepKind.CLAIM_COMPUTE: self._unclaim_compute,
+            StepKind.CLAIM_STATE: self._fit_state_claims,
+            StepKind.TELL_BATCH_SYSTEM: self._take_back_batch_system,
+            StepKind.PAUSE: self._unpause,
+        }
+        self._instance_undos: dict[StepKind, Callable[[Scene, Instance], str]] = {
+            StepKind.BOOT: self._erase,
+            StepKind.SAVE: self._drop,
+            StepKind.RESTORE: self._revert,
+        }
+
+    def scene(self, operation: Operation, progress: Progress) -> Scene:
+        """Raises NotFound when the workload is out of the records."""
+        return Scene(
+            operation,
+            self._records.workload(operation.workload),
+            self._records.instances(operation.workload),
+            progress,
+        )
+
+    def do(self, step: Step, scene: Scene) -> str:
+        if step.instance is None:
+            return self._acts[step.kind](scene)
+        return self._instance_acts[step.kind](scene, self._find(scene, step.instance))
+
+    def undo(self, step: Step, scene: Scene) -> str:
+        """Take the step back; kinds that need no undoing are left as they are."""
+        if step.instance is None:
+            return self._undos.get(step.kind, _nothing)(scene)
+        undo = self._instance_undos.get(step.kind)
+        return undo(scene, self._find(scene, step.instance)) if undo else ""
+
+    def spec(self, workload: Workload, instance: Instance) -> InstanceSpec:
+        """All that the hypervisor needs to know of the instance."""
+        return InstanceSpec(
+            id=instance.id,
+            name=instance.name,
+            image=workload.image,
+            flavor=workload.flavor,
+            mac=instance.mac,
+            network=self._settings.network(instance.address),
+            user_data=workload.user_data,
+            meta=(("workload", workload.name), ("index", str(instance.index))),
+            ssh_keys=self._settings.ssh_keys,
+        )
+
+    @staticmethod
+    def _find(scene: Scene, id: InstanceId) -> Instance:
+        for instance in scene.instances:
+            if instance.id == id:
+                return instance
+        raise NotFound(f"instance {id} is not in the records")
+
+    # --- books ---
+
+    def _claim_compute(self, scene: Scene) -> str:
+        compute = scene.workload.compute_claim(self._settings.policy.overhead_mb)
+        claims = [Claim(i.id, ClaimKind.COMPUTE, scene.host(i), compute) for i in scene.instances]
+        if scene.operation.kind is OperationKind.RUN:
+            disk = Resources(disk_mb=scene.workload.flavor.disk_mb)
+            claims += [Claim(i.id, ClaimKind.DISK, scene.host(i), disk) for i in scene.instances]
+        self._parts.ledger.claim(claims)
+        return f"{len(scene.instances)} x {compute.vcpus} vCPUs and {compute.memory_mb} MiB"
+
+    def _unclaim_compute(self, scene: Scene) -> str:
+        kinds = [ClaimKind.COMPUTE]
+        if scene.operation.kind is OperationKind.RUN:
+            kinds.append(ClaimKind.DISK)
+        self._require_absent(scene)
+        self._parts.ledger.release(scene.ids, kinds)
+        return ""
+
+    def _release_compute(self, scene: Scene) -> str:
+        self._require_absent(scene)
+        self._parts.ledger.release(scene.ids, [ClaimKind.COMPUTE])
+        return ""
+
+    def _require_absent(self, scene: Scene) -> None:
+        """The books must not say that memory is free which a process still has."""
+        observed = self._parts.hypervisor.observe()
+        for instance in scene.instances:
+            seen = observed.get(instance.id)
+            if seen is not None and seen.state is not BackendState.ABSENT:
+                raise BackendFailed(
+                    f"the books keep what {instance.name} holds",
+                    detail=f"its process {seen.pid} is still there",
+                    remedy="it is tried again by itself",
+                )
+
+    def _claim_state(self, scene: Scene) -> str:
+        """Room for the state to come, beside what the instance's states take already."""
+        new = state_room_mb(scene.workload.flavor)
+        claims = []
+        for instance in scene.instances:
+            room = Resources(disk_mb=self._stored_mb(instance.id) + new)
+            claims.append(Claim(instance.id, ClaimKind.STATE, scene.host(instance), room))
+        self._parts.ledger.claim(claims)
+        return f"{new} MiB for each of {len(claims)}"
+
+    def _settle(self, scene: Scene) -> str:
+        """Only the newest state stays."""
+        for instance in scene.instances:
+            self._parts.suspension.settle(instance.id)
+        return self._fit_state_claims(scene)
+
+    def _fit_state_claims(self, scene: Scene) -> str:
+        """The claim becomes what the states really take."""
+        stored = {i.id: self._stored_mb(i.id) for i in scene.instances}
+        self._parts.ledger.release([i for i, mb in stored.items() if not mb], [ClaimKind.STATE])
+        self._parts.ledger.claim(
+            [
+                Claim(i.id, ClaimKind.STATE, scene.host(i), Resources(disk_mb=stored[i.id]))
+                for i in scene.instances
+                if stored[i.id]
+            ]
+        )
+        return f"{sum(stored.values())} MiB on disk"
+
+    def _stored_mb(self, instance: InstanceId) -> int:
+        stored = sum(s.stored_bytes for s in self._parts.suspension.states(instance))
+        return -(-stored // _MIB)
+
+    def _release_all(self, scene: Scene) -> str:
+        self._require_absent(scene)
+        self._parts.ledger.release(scene.ids, list(ClaimKind))
+        return ""
+
+    # --- names and batch system ---
+
+    def _publish_names(self, scene: Scene) -> str:
+        self._parts.names.publish([NameRecord(i.name, i.address) for i in scene.instances])
+        return ""
+
+    def _withdraw_names(self, scene: Scene) -> str:
+        self._parts.names.withdraw([i.name for i in scene.instances])
+        return ""
+
+    def _tell_batch_system(self, scene: Scene) -> str:
+        nodes = [i.name for i in scene.instances]
+        if scene.operation.kind is OperationKind.SUSPEND:
+            self._parts.batch_system.before_suspend(nodes)
+        else:
+            self._parts.batch_system.after_resume(nodes)
+        return ""
+
+    def _take_back_batch_system(self, scene: Scene) -> str:
+        self._parts.batch_system.after_resume([i.name for i in scene.instances])
+        return ""
+
+    # --- life of the VMs ---
+
+    def _boot(self, scene: Scene, instance: Instance) -> str:
+        self._parts.hypervisor.boot(self.spec(scene.workload, instance))
+        return ""
+
+    def _stop(self, scene: Scene, instance: Instance) -> str:
+        self._parts.hypervisor.stop(instance.id, self._settings.stop_grace)
+        return ""
+
+    def _erase(self, scene: Scene, instance: Instance) -> str:
+        self._parts.hypervisor.erase(instance.id)
+        return ""
+
+    def _pause(self, scene: Scene) -> str:
+        clock = self._parts.clock
+        began = clock.now()
+        for instance in scene.instances:
+            self._parts.hypervisor.pause(instance.id)
+        return f"all paused within {(clock.now() - began) * 1000:.0f} ms"
+
+    def _unpause(self, scene: Scene) -> str:
+        """Whoever can still run, runs; an instance that is gone is the reconciler's business."""
+        gone = []
+        for instance in scene.instances:
+            try:
+                self._parts.hypervisor.run_on(instance.id)
+            except InstanceGone:
+                gone.append(instance.name)
+        return f"gone meanwhile: {', '.join(gone)}" if gone else ""
+
+    def _run_on(self, scene: Scene) -> str:
+        for instance in scene.instances:
+            self._parts.hypervisor.run_on(instance.id)
+        return ""
+
+    # --- saved states ---
+
+    def _save(self, scene: Scene, instance: Instance) -> str:
+        state = self._parts.suspension.save(self.spec(scene.workload, instance), scene.progress)
+        return f"{state.stored_bytes // _MIB} MiB, generation {state.generation}, {state.mechanism}"
+
+    def _drop(self, scene: Scene, instance: Instance) -> str:
+        self._parts.suspension.drop(instance.id)
+        return ""
+
+    def _release_memory(self, scene: Scene, instance: Instance) -> str:
+        self._parts.suspension.release(instance.id)
+        return ""
+
+    def _restore(self, scene: Scene, instance: Instance) -> str:
+        self._parts.suspension.restore(self.spec(scene.workload, instance), scene.progress)
+        return ""
+
+    def _revert(self, scene: Scene, instance: Instance) -> str:
+        self._parts.suspension.revert(instance.id)
+        return ""
+
+    def _spend(self, scene: Scene) -> str:
+        for instance in scene.instances:
+            self._parts.suspension.spend(instance.id)
+        return ""
+
+    def _confirm(self, scene: Scene) -> str:
+        """Every instance was seen running; clocks are set where an agent answers."""
+        observed = self._parts.hypervisor.observe()
+        for instance in scene.instances:
+            seen = observed.get(instance.id)
+            if seen is None or seen.state is BackendState.ABSENT:
+                raise InstanceGone(f"instance {instance.name} ended right after it ran on")
+            if seen.state is not BackendState.RUNNING:
+                raise BackendFailed(f"instance {instance.name} does not run on", detail=f"it is {seen.state}")
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return "; ".join(pool.map(self._set_clock, scene.instances))
+
+    def _set_clock(self, instance: Instance) -> str:
+        try:
+            gap = self._parts.guest.set_clock(instance.id, self._parts.clock.now())
+        except TorporError as error:
+            self._records.event("clock-not-set", instance.name, f"The guest's clock was not set: {error}")
+            return f"{instance.name}: clock not set"
+        return f"{instance.name}: clock was {gap:.2f} s behind"
+
+    # --- records ---
+
+    def _forget(self, scene: Scene) -> str:
+        self._parts.inventory.remove(scene.workload.id)
+        return ""
+
+    def _record(self, scene: Scene) -> str:
+        outcome = {
+            OperationKind.RUN: self._record_running,
+            OperationKind.RESUME: self._record_running,
+            OperationKind.SUSPEND: self._record_suspended,
+            OperationKind.END: self._record_done,
+            OperationKind.GO_BACK: self._record_suspended,
+        }
+        outcome[scene.operation.kind](scene)
+        return ""
+
+    def _record_running(self, scene: Scene) -> None:
+        for instance in scene.instances:
+            self._records.change_instance(
+                scene.workload.id, instance.id, address_state=AddressState.UNVERIFIED, address_detail="", problem=None
+            )
+        if scene.workload.state is WorkloadState.ACTIVE:
+            return  # recorded before a crash
+        self._records.change(
+            scene.workload.id,
+            state=WorkloadState.ACTIVE,
+            running_since=self._parts.clock.now(),
+            held=False,
+            attempts=0,
+            problem=None,
+            reason="",
+        )
+
+    def _record_suspended(self, scene: Scene) -> None:
+        if scene.workload.state is WorkloadState.SUSPENDED:
+            return
+        self._records.change(
+            scene.workload.id,
+            state=WorkloadState.SUSPENDED,
+            running_since=None,
+            ran_for=scene.workload.ran(paused_at(scene.operation, self._parts.clock.now())),
+            attempts=0,
+            problem=None,
+        )
+        for instance in scene.instances:
+            self._records.change_instance(scene.workload.id, instance.id, problem=None)
+
+    def _record_done(self, scene: Scene) -> None:
+        if scene.workload.state is WorkloadState.DONE:
+            return
+        self._records.change(
+            scene.workload.id,
+            state=WorkloadState.DONE,
+            running_since=None,
+            ran_for=scene.workload.ran(scene.operation.created_at),
+            problem=None,
+        )
+
+
+def paused_at(operation: Operation, otherwise: float) -> float:
+    """When the gang stood still: a workload is not charged for the time that its saving takes."""
+    ends = [s.ended_at for s in operation.steps if s.kind is StepKind.PAUSE and s.ended_at]
+    return ends[0] if ends else otherwise
+
+
+def _nothing(scene: Scene) -> str:
+    return ""
+

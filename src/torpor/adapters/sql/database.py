@@ -1,0 +1,105 @@
+"""One SQLite file: connections, transactions, migrations."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from torpor.adapters.sql.failures import damaged, translated, unusable
+from torpor.domain.errors import Conflict
+
+_MIGRATIONS = "torpor.adapters.sql:migrations"
+_WRITES = "torpor_writes"
+
+
+class Database:
+    """An SQLite database, durable at every commit, used by many threads at once.
+
+    `url` is SQLAlchemy's and names a file; `busy_seconds` is how long another process's lock is waited for.
+    Nothing is opened before the first call. Every method raises TorporErrors.
+    """
+
+    def __init__(self, url: str | URL, *, busy_seconds: float = 30.0) -> None:
+        parsed = make_url(url)
+        self.file = parsed.database or ""
+        # A thread that has to wait for a connection is worse than one more connection to a file.
+        self.engine = create_engine(parsed, max_overflow=-1, connect_args={"timeout": busy_seconds})
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+        # SQLite has one writer at a time and lets the others poll; a lock hands over at once.
+        self._write_lock = Lock()
+        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "begin", _begin)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database throughout."""
+        with translated(self.file), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may write; on disk when the block ends, undone when it raises. Never nested."""
+        with translated(self.file), self._write_lock, self._writer.begin() as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Create the database, or bring it to this version's schema, in one transaction.
+
+        Raises Conflict when a newer Torpor has written it, StateDamaged when it is no sound SQLite
+        file, MissingPart when it can't be read and written.
+        """
+        self._create_file()
+        config = Config()
+        config.set_main_option("script_location", _MIGRATIONS)
+        with self.writing() as connection:
+            for (finding,) in connection.exec_driver_sql("PRAGMA quick_check(1)"):
+                if finding != "ok":
+                    raise damaged(self.file, finding)
+            _refuse_newer(connection, ScriptDirectory.from_config(config), self.file)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close all connections; SQLite then moves its log into the file."""
+        self.engine.dispose()
+
+    def _create_file(self) -> None:
+        """Workloads carry secrets in their user data: only the owner may read. SQLite's other files follow suit."""
+        if self.file.startswith("file:"):
+            return
+        try:
+            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise unusable(self.file, error.strerror or str(error)) from error
+
+
+def _configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    # Otherwise the driver begins transactions of its own, and later than it should.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # A write transaction takes its lock at once: one that began as a reader can't wait for it later.
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _refuse_newer(connection: Connection, script: ScriptDirectory, file: str) -> None:
+    known = {revision.revision for revision in script.walk_revisions()}
+    for current in MigrationContext.configure(connection).get_current_heads():
+        if current not in known:
+            raise Conflict(
+                f"the records in {file} were written by a newer Torpor",
+                detail=f"they are at revision {current}, this version knows them up to {max(known)}",
+                remedy="install that version again, or put back a copy of the file from before",
+            )

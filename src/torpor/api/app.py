@@ -1,0 +1,38 @@
+"""The application: every route, under /v1."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+
+from torpor import __version__
+from torpor.api import daemon, doctor, events, hosts, images, instances, names, operations, problems, workloads
+from torpor.api.daemon import Lifecycle
+from torpor.api.schemas.problem import ProblemSchema
+from torpor.engine.service import Service
+
+FAILURE: dict[int | str, dict[str, Any]] = {
+    "default": {"model": ProblemSchema, "description": "What did not happen, why, and what to do."}
+}
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def create_app(service: Service, lifecycle: Lifecycle) -> FastAPI:
+    """The API in front of `service`. Its description is at /openapi.json; there is no other page."""
+    app = FastAPI(
+        title="Torpor",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    problems.translate(app)
+    v1 = APIRouter(prefix="/v1", responses=FAILURE)
+    for noun in (workloads, instances, images, hosts, names, events, operations, doctor):
+        v1.include_router(noun.routes(service))
+    v1.include_router(daemon.routes(service, lifecycle))
+    app.include_router(v1)
+    return app

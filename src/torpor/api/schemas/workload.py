@@ -1,0 +1,131 @@
+"""Workloads: what is asked for, and where they stand."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from torpor.api.schemas.instance import InstanceSchema
+from torpor.api.schemas.operation import OperationSchema
+from torpor.api.schemas.plan import PlanSchema
+from torpor.api.schemas.problem import ProblemSchema
+from torpor.domain.workload import Flavor, WorkloadState
+from torpor.engine.views import Accepted, RunRequest, WorkloadView
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Mebibytes = Annotated[int, Field(ge=1, le=2**40)]
+
+
+class RunBody(BaseModel):
+    """What `POST /v1/workloads` takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(max_length=1000)]
+    image: Annotated[str, Field(min_length=1, max_length=255)]
+    vcpus: Count = 1
+    memory_mb: Mebibytes
+    disk_mb: Annotated[int, Field(ge=0, le=2**40)] = 0
+    """0: as large as the image."""
+    count: Count = 1
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    preemptible: bool = False
+    protect: bool = False
+    duration_seconds: Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)] | None = None
+    command: Annotated[str, Field(min_length=1, max_length=65536)] | None = None
+    user_data: Annotated[str, Field(max_length=1024 * 1024)] | None = None
+
+    def request(self) -> RunRequest:
+        return RunRequest(
+            name=self.name,
+            image=self.image,
+            flavor=Flavor(self.vcpus, self.memory_mb, self.disk_mb),
+            count=self.count,
+            priority=self.priority,
+            preemptible=self.preemptible,
+            protect=self.protect,
+            duration=self.duration_seconds,
+            command=self.command,
+            user_data=self.user_data,
+        )
+
+
+class FlavorSchema(BaseModel):
+    vcpus: int
+    memory_mb: int
+    disk_mb: int
+
+
+class WorkloadSchema(BaseModel):
+    id: str
+    name: str
+    state: WorkloadState
+    image: str
+    flavor: FlavorSchema
+    count: int
+    priority: int
+    preemptible: bool
+    protect: bool
+    duration_seconds: float | None
+    command: str | None
+    created_at: float
+    running_since: float | None
+    ran_seconds: float
+    held: bool
+    """Suspended by hand: it comes back only by hand."""
+    reason: str
+    waiting_for: str
+    """Why it does not run yet (again); empty when it is not waiting."""
+    attempts: int
+    problem: ProblemSchema | None
+    operation: OperationSchema | None
+    """What is being done to it right now."""
+    instances: list[InstanceSchema]
+
+    @classmethod
+    def of(cls, view: WorkloadView) -> "WorkloadSchema":
+        workload, flavor = view.workload, view.workload.flavor
+        return cls(
+            id=workload.id,
+            name=workload.name,
+            state=workload.state,
+            image=workload.image,
+            flavor=FlavorSchema(vcpus=flavor.vcpus, memory_mb=flavor.memory_mb, disk_mb=flavor.disk_mb),
+            count=workload.count,
+            priority=workload.priority,
+            preemptible=workload.preemptible,
+            protect=workload.protect,
+            duration_seconds=workload.duration,
+            command=workload.command,
+            created_at=workload.created_at,
+            running_since=workload.running_since,
+            ran_seconds=view.ran_seconds,
+            held=workload.held,
+            reason=workload.reason,
+            waiting_for=view.waiting_for,
+            attempts=workload.attempts,
+            problem=ProblemSchema.maybe(workload.problem),
+            operation=OperationSchema.of(view.operation) if view.operation else None,
+            instances=[InstanceSchema.of(instance) for instance in view.instances],
+        )
+
+
+class WorkloadsSchema(BaseModel):
+    workloads: list[WorkloadSchema]
+    """Oldest first."""
+
+
+class OutcomeSchema(BaseModel):
+    """Answer to run, suspend and resume. A dry run has no workload, what is already under way no plan."""
+
+    workload: WorkloadSchema | None = None
+    plan: PlanSchema | None = None
+
+    @classmethod
+    def accepted(cls, accepted: Accepted) -> "OutcomeSchema":
+        return cls(workload=WorkloadSchema.of(accepted.workload), plan=PlanSchema.of(accepted.plan))
+
+
+class DeletedSchema(BaseModel):
+    """Answer to delete: the deletion has begun; the workload answers 404 once it is gone."""
+
+    deleting: str

@@ -1,0 +1,65 @@
+"""What is wrong with this installation."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from torpor.cli.client import Document
+from torpor.cli.progress import display
+from torpor.cli.session import Json, Session, session
+from torpor.cli.tables import cell
+from torpor.domain.errors import BackendFailed, MissingPart, TorporError
+
+
+def _check(name: str, ok: bool, detail: str, remedy: str = "") -> Document:
+    return {"name": name, "ok": ok, "detail": detail, "remedy": remedy}
+
+
+def _findings(here: Session) -> Iterator[Document]:
+    try:
+        health = here.client.get("/v1/health")
+        yield _check("daemon", True, f"version {health['version']}, process {health['pid']}")
+        yield from here.client.get("/v1/doctor")["checks"]
+    except TorporError as error:
+        yield _check("daemon", False, f"{error.what}: {error.detail}" if error.detail else error.what, error.remedy)
+
+
+def _self_test(here: Session, as_json: bool) -> Document:
+    with display(here.err, quiet=as_json) as shown:
+        for line in here.client.lines("/v1/doctor/self-test"):
+            if check := line.get("check"):
+                return dict(check)
+            shown.show(f"self-test: {line.get('progress', '')}")
+    raise BackendFailed("the self-test ended without a result", remedy="look at the daemon's log")
+
+
+def doctor(
+    context: typer.Context,
+    self_test: Annotated[bool, typer.Option("--self-test", help="Also suspend, restore and checksum a guest.")] = False,
+    as_json: Json = False,
+) -> int | None:
+    """Check this installation; exit code 7 where something is wrong."""
+    here = session(context)
+    checks = list(_findings(here))
+    if self_test and checks[0]["ok"]:
+        checks.append(_self_test(here, as_json))
+    if as_json:
+        here.print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
+    else:
+        for check in checks:
+            _print(here, check)
+    return None if all(check["ok"] for check in checks) else MissingPart.exit_code
+
+
+def _print(here: Session, check: Document) -> None:
+    mark = cell("ok" if check["ok"] else "no")
+    line = mark.append(" " * (3 - len(mark))).append(f"{check['name']}: ", style="bold default")
+    line.append(cell(check["detail"]))
+    if not check["ok"] and check["remedy"]:
+        line.append(f"; {cell(check['remedy'])}", style="default")
+    here.out.print(line, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)

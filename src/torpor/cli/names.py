@@ -1,0 +1,30 @@
+"""Names."""
+
+import typer
+
+from torpor.cli.session import Json, session
+from torpor.cli.tables import print_table
+
+
+def names(context: typer.Context, as_json: Json = False) -> None:
+    """List hostnames with their addresses, and whether both are true."""
+    here = session(context)
+    document = here.client.get("/v1/names")
+    if as_json:
+        here.print_json(document)
+        return
+    if not document["names"]:
+        here.say("there are no names")
+        return
+    rows = [
+        (n["fqdn"], n["address"], "yes" if n["published"] else "no", n["address_state"], n["workload_state"])
+        for n in document["names"]
+    ]
+    print_table(here.out, ["NAME", "ADDRESS", "ANSWERS", "ADDRESS IS", "WORKLOAD"], rows)
+    for n in document["names"]:
+        if n["address_detail"]:
+            here.say(f"{n['name']}: {n['address_detail']}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(names)

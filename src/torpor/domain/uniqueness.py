@@ -39,7 +39,7 @@ def check_instances_untaken(
                     detail=f"{taken[what, value]} has it",
                     remedy="choose another one, or delete that workload first",
                 )
-        taken |= {mark: f"instance {newcomer.name} of workload {workload.name}" for mark in _marks(newcomer)}
+        taken |= dict.fromkeys(_marks(newcomer), f"instance {newcomer.name} of workload {workload.name}")
 
 
 def _marks(instance: Instance) -> tuple[tuple[str, str], ...]:

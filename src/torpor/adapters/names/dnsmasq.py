@@ -1,0 +1,181 @@
+"""Names served by dnsmasq: one hosts file a name, no DHCP.
+
+dnsmasq follows its hosts directory by inotify, so a change answers within milliseconds
+without a signal. Nothing is taken on trust all the same: `publish` and `withdraw` return when
+the server was heard to answer accordingly.
+"""
+
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Sequence
+from ipaddress import AddressValueError, IPv4Address
+
+from torpor.adapters.names.hosts_directory import HostsDirectory
+from torpor.adapters.names.lookup import ask, until
+from torpor.adapters.names.process import DnsmasqProcess, DnsmasqSettings, server_user
+from torpor.domain.errors import BackendFailed, Invalid, TorporError
+from torpor.domain.naming import NameRecord, check_label
+from torpor.ports import Check
+
+_ANSWER_SECONDS = 2.0
+_LOG_BYTES = 4 * 2**20
+_OLDEST = (2, 88)
+"""Older ones never forget what was deleted from the hosts directory."""
+
+
+class DnsmasqNames:
+    """The Names port on a dnsmasq of our own. Thread-safe; one user of the directory at a time."""
+
+    def __init__(self, settings: DnsmasqSettings) -> None:
+        self._settings = settings
+        self._hosts = HostsDirectory(settings.hosts, settings.zone)
+        self._process = DnsmasqProcess(settings)
+        self._lock = threading.Lock()
+        self._heard: dict[str, str] = {}
+        """Addresses that the running server was heard to answer with."""
+        self._synced = False
+
+    def ensure(self) -> None:
+        """Converges. Raises MissingPart, BackendFailed; the records stay on disk then."""
+        with self._lock:
+            made = self._hosts.prepare()
+            self._hosts.tidy()
+            if made:
+                self._process.stop()  # it watches a directory that is gone
+            self._serve()
+            if not self._synced:
+                self._process.read_again()  # whatever was changed while no daemon looked
+                self._synced = True
+            self._shorten_log()
+
+    def publish(self, records: Sequence[NameRecord]) -> None:
+        """Durable, then answering. Converges. Raises Invalid, MissingPart, BackendFailed."""
+        checked = [NameRecord(check_label(record.name), _checked_address(record)) for record in records]
+        with self._lock:
+            made = self._hosts.prepare()
+            self._hosts.put(checked)
+            if made:
+                self._process.stop()
+            self._serve()
+            wanted = {record.name: record.address for record in checked}
+            for name, address in wanted.items():
+                if self._heard.get(name) != address:
+                    self._hear(name, (address,))
+                    self._heard[name] = address
+
+    def withdraw(self, names: Sequence[str]) -> None:
+        """Durable, then silent. Converges. Raises Invalid, BackendFailed."""
+        checked = [check_label(name) for name in names]
+        with self._lock:
+            self._hosts.remove(checked)
+            for name in checked:
+                self._heard.pop(name, None)
+            if self._process.running():
+                for name in checked:
+                    self._hear(name, ())
+
+    def records(self) -> Sequence[NameRecord]:
+        with self._lock:
+            return tuple(record for _, record in sorted(self._hosts.records().items()))
+
+    def stop(self) -> None:
+        """End the server; the records stay. Converges."""
+        with self._lock:
+            self._process.stop()
+            self._heard.clear()
+
+    def checks(self) -> Sequence[Check]:
+        """Never raises."""
+        with self._lock:
+            try:
+                version = self._version()
+                running = self._process.running()
+                hidden = self._process.hidden_folder()
+            except TorporError as error:
+                return (Check("names: dnsmasq", False, str(error), error.remedy),)
+            return (
+                Check(
+                    "names: dnsmasq", version >= _OLDEST, f"version {'.'.join(map(str, version))}",
+                    "install dnsmasq 2.88 or later",
+                ),
+                Check(
+                    "names: records", hidden is None,
+                    f"{self._settings.hosts}, read by {server_user().pw_name}"
+                    + (f", who may not pass {hidden}" if hidden else ""),
+                    f"chmod o+x {hidden}" if hidden else "",
+                ),
+                Check(
+                    "names: server", running and self._gateway_answers(),
+                    f"{self._settings.listen_address} port {self._settings.port}, zone {self._settings.zone}",
+                    f"start the daemon; see {self._settings.log}",
+                ),
+            )  # fmt: skip
+
+    # --- the server ---
+
+    def _serve(self) -> None:
+        """Have a server that answers; one that does not is ended and started anew."""
+        if self._process.running() and self._gateway_answers():
+            return
+        self._restart()
+
+    def _restart(self) -> None:
+        self._process.stop()
+        self._heard.clear()
+        self._process.start()
+        self._synced = True
+        if not until(self._gateway_answers, _ANSWER_SECONDS):
+            raise BackendFailed(
+                f"the name server on {self._settings.listen_address} does not answer",
+                remedy=f"see {self._settings.log}",
+            )
+
+    def _gateway_answers(self) -> bool:
+        return self._ask("gateway") == (self._settings.listen_address,)
+
+    def _ask(self, name: str) -> tuple[str, ...] | None:
+        settings = self._settings
+        return ask(settings.listen_address, settings.port, f"{name}.{settings.zone}.")
+
+    def _hear(self, name: str, addresses: tuple[str, ...]) -> None:
+        """Wait until the server answers so. A change that it missed is cured by starting it anew."""
+
+        def as_wanted() -> bool:
+            return self._ask(name) == addresses
+
+        if until(as_wanted, _ANSWER_SECONDS):
+            return
+        self._restart()
+        if not until(as_wanted, _ANSWER_SECONDS):
+            raise BackendFailed(
+                f"the name server does not answer for {name}.{self._settings.zone} as it should",
+                detail=f"it says {self._ask(name)}, not {', '.join(addresses) or 'that there is none'}",
+                remedy=f"see {self._settings.log}",
+            )
+
+    def _version(self) -> tuple[int, ...]:
+        try:
+            said = subprocess.run(
+                [self._process.find_binary(), "--version"], capture_output=True, text=True, timeout=10, check=False
+            ).stdout
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BackendFailed("dnsmasq does not tell its version", detail=str(error)) from error
+        found = re.search(r"version (\d+)\.(\d+)", said)
+        return tuple(int(part) for part in found.groups()) if found else (0,)
+
+    def _shorten_log(self) -> None:
+        """The server appends, so the file may be emptied under it."""
+        try:
+            if self._settings.log.stat().st_size > _LOG_BYTES:
+                os.truncate(self._settings.log, 0)
+        except OSError:
+            return  # it is not there yet
+
+
+def _checked_address(record: NameRecord) -> str:
+    try:
+        return str(IPv4Address(record.address))
+    except AddressValueError as error:
+        raise Invalid(f"address {record.address[:80]!r} of {record.name} is not an IPv4 address") from error

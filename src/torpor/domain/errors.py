@@ -129,6 +129,7 @@ class InstanceGone(TorporError):
 
     code = "instance-gone"
     exit_code = 8
+    retryable = True
 
 
 class DaemonUnreachable(TorporError):

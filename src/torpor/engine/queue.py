@@ -9,7 +9,7 @@ from torpor.domain.errors import NotFound
 from torpor.domain.ids import InstanceId, OperationId, WorkloadId
 from torpor.domain.instance import SavedState
 from torpor.domain.operation import Operation, OperationKind, OperationStatus
-from torpor.domain.plan import Action, Gang, Plan, Verdict, World
+from torpor.domain.plan import Action, Gang, Plan, World
 from torpor.domain.planner import PRIORS, due_to_end, next_plan
 from torpor.domain.workload import WorkloadState
 from torpor.engine.execute import Executor
@@ -57,8 +57,7 @@ class Queue:
     def look(self) -> tuple[Plan, ...]:
         """The queue as it would be decided upon now; nothing is changed."""
         with self._records.lock:
-            _, waiting = next_plan(self.world())
-            return self._with_reasons(waiting)
+            return self._decide()[1]
 
     def start(self) -> None:
         """Before the first round: put the books right with what is there."""
@@ -77,18 +76,30 @@ class Queue:
         return self._start_next()
 
     def world(self) -> World:
-        """The world as the planner is to see it: what failed a moment ago is left out for a while."""
+        """The world as the planner is to see it."""
         seen = self._parts.hypervisor.observe()
         world = observe(self._parts, self._settings, seen)
-        return replace(world, gangs=tuple(self._held_back(gang, world.now) for gang in world.gangs))
+        return replace(world, gangs=tuple(self._spared(gang, world.now) for gang in world.gangs))
 
-    def _held_back(self, gang: Gang, now: float) -> Gang:
+    def _spared(self, gang: Gang, now: float) -> Gang:
+        """Who could not be suspended a moment ago is no victim for a while."""
         later = self._later.get(gang.workload.id)
-        if later is None or later.at <= now:
+        if later is None or later.at <= now or gang.workload.state is not WorkloadState.ACTIVE:
             return gang
-        if gang.workload.state is WorkloadState.ACTIVE:
-            return replace(gang, workload=replace(gang.workload, protect=True))
-        return replace(gang, workload=replace(gang.workload, held=True))
+        return replace(gang, workload=replace(gang.workload, protect=True))
+
+    def _decide(self) -> tuple[Plan | None, tuple[Plan, ...]]:
+        """The plan to carry out, and those of all that wait; a failure that is waited out is named."""
+        world = self.world()
+        failures = {
+            w: later
+            for g in world.gangs
+            if (later := self._later.get(w := g.workload.id)) is not None and later.at > world.now
+        }
+        chosen, plans = next_plan(world, {w: later.at for w, later in failures.items()})
+        return chosen, tuple(
+            replace(p, reason=failures[p.workload].why) if p.workload in failures and p.retry_at else p for p in plans
+        )
 
     # --- operations that are open ---
 
@@ -176,8 +187,7 @@ class Queue:
 
     def _start_next(self) -> bool:
         with self._records.lock:
-            chosen, waiting = next_plan(self.world())
-            self._waiting = self._with_reasons(waiting)
+            chosen, self._waiting = self._decide()
             if chosen is None:
                 return False
             first = self._begin_action(chosen.actions[0])
@@ -221,18 +231,6 @@ class Queue:
     def _tell(self, plan: Plan) -> None:
         steps = ", then ".join(f"{a.kind} {a.name}" for a in plan.actions)
         self._records.event("plan", plan.name, f"{plan.reason}: {steps} ({plan.predicted_seconds:.1f} s predicted).")
-
-    def _with_reasons(self, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
-        """Workloads that wait out a failure are missing from the planner's queue; they are shown all the same."""
-        now = self._parts.clock.now()
-        shown = {p.workload for p in plans}
-        extra = [
-            Plan(w.id, w.name, Verdict.WAIT, later.why, retry_at=later.at)
-            for w in self._parts.inventory.workloads()
-            if w.state in (WorkloadState.PENDING, WorkloadState.SUSPENDED) and not w.held and w.id not in shown
-            if (later := self._later.get(w.id)) is not None and later.at > now
-        ]
-        return (*plans, *extra)
 
     def forgive(self, workload: WorkloadId) -> None:
         """Somebody asked by hand: do not wait out earlier failures."""

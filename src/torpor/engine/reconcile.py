@@ -6,6 +6,7 @@ from torpor.domain.capacity import ClaimKind
 from torpor.domain.errors import InstanceGone, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, Instance, Observation
+from torpor.domain.naming import NameRecord
 from torpor.domain.operation import OperationKind
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.operations import begin
@@ -128,4 +129,15 @@ class Reconciler:
             if lost:
                 self._parts.ledger.release(sorted(lost), list(ClaimKind))
                 self._records.event("claims-released", "ledger", f"Claims of {len(lost)} unknown instances released.")
+            self._audit_names()
+
+    def _audit_names(self) -> None:
+        alive = {w.id for w in self._parts.inventory.workloads() if w.state is not WorkloadState.DELETING}
+        wanted = [NameRecord(i.name, i.address) for i in self._parts.inventory.instances() if i.workload in alive]
+        stale = {r.name for r in self._parts.names.records()} - {r.name for r in wanted}
+        try:
+            self._parts.names.withdraw(sorted(stale))
+            self._parts.names.publish(wanted)
+        except TorporError as error:
+            self._records.event("names-not-served", "names", str(error))
 

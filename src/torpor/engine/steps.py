@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torpor.domain.capacity import Claim, ClaimKind, Resources
 from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TorporError
 from torpor.domain.ids import HostId, InstanceId
-from torpor.domain.instance import AddressState, BackendState, Instance, InstanceSpec
+from torpor.domain.instance import AddressState, BackendState, Instance, InstanceSpec, StateStatus
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationKind, Step, StepKind
 from torpor.domain.plan import state_room_mb
@@ -152,6 +152,10 @@ class Steps:
         self._parts.ledger.release(scene.ids, [ClaimKind.COMPUTE])
         return ""
 
+    def _has_no_process(self, instance: Instance) -> bool:
+        seen = self._parts.hypervisor.observe().get(instance.id)
+        return seen is None or seen.state is BackendState.ABSENT
+
     def _require_absent(self, scene: Scene) -> None:
         """The books must not say that memory is free which a process still has."""
         observed = self._parts.hypervisor.observe()
@@ -249,6 +253,12 @@ class Steps:
         """Whoever can still run, runs; an instance that is gone is the reconciler's business."""
         gone = []
         for instance in scene.instances:
+            if self._has_no_process(instance):
+                gone.append(instance.name)
+                continue
+            newest = next(iter(self._parts.suspension.states(instance.id)), None)
+            if newest is not None and newest.status is StateStatus.WHOLE:
+                self._parts.suspension.spend(instance.id)  # it could not be dropped
             try:
                 self._parts.hypervisor.run_on(instance.id)
             except InstanceGone:
@@ -267,6 +277,9 @@ class Steps:
         return f"{state.stored_bytes // _MIB} MiB, generation {state.generation}, {state.mechanism}"
 
     def _drop(self, scene: Scene, instance: Instance) -> str:
+        """A VM that lost its process meanwhile has nothing but this state: it is kept."""
+        if self._has_no_process(instance):
+            return f"{instance.name} has no process any more; its state is kept"
         self._parts.suspension.drop(instance.id)
         return ""
 

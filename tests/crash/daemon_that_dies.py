@@ -1,0 +1,63 @@
+"""`torpor serve`, killed by SIGKILL at a chosen moment of a chosen step.
+
+    python -m tests.crash.daemon_that_dies CONFIG OPERATION STEP MOMENT
+
+MOMENT: `intended` (the intent is on disk, the act has not begun), `acted` (the act has happened,
+its record has not) or `recorded` (between this step and the next).
+"""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torpor import wiring
+from torpor.config import Config, load
+from torpor.daemon import serve
+from torpor.domain.ids import OperationId
+from torpor.domain.operation import StepStatus
+from torpor.ports import Journal
+
+
+class DeadlyJournal:
+    """The real journal, and a trap in it."""
+
+    def __init__(self, journal: Journal, operation: str, step: str, moment: str) -> None:
+        self._journal = journal
+        self._where = (operation, step)
+        self._moment = moment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def intend(self, operation: OperationId, step: int, at: float) -> None:
+        self._journal.intend(operation, step, at)
+        self._trap("intended", operation, step)
+
+    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
+        if status is StepStatus.DONE:
+            self._trap("acted", operation, step)
+        self._journal.record(operation, step, status, at, detail)
+        if status is StepStatus.DONE:
+            self._trap("recorded", operation, step)
+
+    def _trap(self, moment: str, operation: OperationId, step: int) -> None:
+        record = self._journal.get(operation)
+        if moment == self._moment and (record.kind, record.steps[step].kind) == self._where:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    path, operation, step, moment = sys.argv[1:]
+
+    def build(config: Config) -> wiring.App:
+        parts = wiring.parts(config)
+        return wiring.assemble(config, replace(parts, journal=DeadlyJournal(parts.journal, operation, step, moment)))
+
+    serve(load(Path(path)), build)
+
+
+if __name__ == "__main__":
+    main()

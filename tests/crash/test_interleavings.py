@@ -1,0 +1,92 @@
+"""The daemon dies before or after every single act of a whole story, on the fakes."""
+
+import pytest
+
+from torpor.domain.workload import WorkloadState
+from tests.engine_on_fakes import Death, EngineOnFakes
+
+
+def story(engine: EngineOnFakes) -> None:
+    """A gang runs, gives way, comes back. Every request is made only if it was not made before the crash."""
+    known = {v.workload.name for v in engine.service.workloads()}
+    if "urgent" not in known:
+        engine.run("urgent", memory=2048, cpus=2, priority=50, duration=6)
+    engine.settle(25)
+
+
+def prepared() -> tuple[EngineOnFakes, list[int]]:
+    engine = EngineOnFakes(vcpus=4, memory_mb=3 * 1024)
+    engine.run("batch", memory=1024, cpus=2, count=2, priority=10, preemptible=True)
+    engine.settle(3)
+    return engine, engine.nonces("batch")
+
+
+def acts_of_the_story() -> int:
+    engine, _ = prepared()
+    before = engine.counter.count
+    story(engine)
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert engine.state("urgent") is WorkloadState.DONE
+    return engine.counter.count - before
+
+
+ACTS = acts_of_the_story()
+
+
+def test_the_story_has_every_kind_of_act() -> None:
+    engine, _ = prepared()
+    story(engine)
+    missing = {"begin", "intend", "record", "finish", "claim", "release"} - set(engine.counter.calls)
+    assert not missing
+    assert {"pause", "save", "boot", "restore", "spend", "run_on", "stop", "settle"} <= set(engine.counter.calls)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("act", range(1, ACTS + 1))
+def test_death_at_any_act_loses_nothing(act: int, moment: str) -> None:
+    engine, nonces = prepared()
+    if moment == "before":
+        engine.counter.die_before = engine.counter.count + act
+    else:
+        engine.counter.die_after = engine.counter.count + act
+    with pytest.raises(Death):
+        story(engine)
+    engine.start()
+    story(engine)
+    engine.check_laws()
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert engine.state("urgent") is WorkloadState.DONE
+    assert engine.nonces("batch") == nonces, "the gang is the very one that was suspended"
+    assert not engine.journal.open()
+
+
+@pytest.mark.parametrize("act", range(1, ACTS + 1, 3))
+def test_death_twice_in_a_row_loses_nothing(act: int) -> None:
+    engine, nonces = prepared()
+    engine.counter.die_after = engine.counter.count + act
+    with pytest.raises(Death):
+        story(engine)
+    engine.counter.die_after = engine.counter.count + 2
+    with pytest.raises(Death):
+        engine.start()
+        story(engine)
+        raise Death("the story was over before the second death")
+    engine.counter.die_after = None
+    engine.start()
+    story(engine)
+    engine.check_laws()
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert engine.nonces("batch") == nonces
+
+
+@pytest.mark.parametrize("call", ["save", "pause", "settle", "release", "restore", "spend", "run_on", "boot", "stop"])
+@pytest.mark.parametrize("after_act", [False, True])
+def test_any_call_may_fail_once(call: str, after_act: bool) -> None:
+    engine, nonces = prepared()
+    engine.world.faults.fail(call, after_act=after_act)
+    story(engine)
+    engine.settle(40)
+    engine.check_laws()
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert engine.state("urgent") is WorkloadState.DONE
+    assert engine.nonces("batch") == nonces

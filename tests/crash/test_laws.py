@@ -1,0 +1,161 @@
+"""The laws under random requests, faults, deaths and reboots: engine, real SQL ledger, fake world."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from torpor.adapters.sql import open_records
+from torpor.domain.errors import TorporError
+from torpor.domain.instance import BackendState
+from torpor.domain.workload import WorkloadState
+from tests.engine_on_fakes import Death, EngineOnFakes
+
+NAMES = st.sampled_from(["ant", "bee", "cow", "doe"])
+CALLS = st.sampled_from(
+    ["boot", "pause", "run_on", "stop", "erase", "save", "release", "restore", "spend", "revert", "drop", "settle"]
+)
+
+
+class Laws(RuleBasedStateMachine):
+    """Random life. What was suspended, or runs, is always the guest that was booted first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self.engine = EngineOnFakes(vcpus=4, memory_mb=3000, records=open_records(Path(self._folder.name)))
+        self.nonces: dict[Any, int] = {}
+        self.touched: set[Any] = set()
+        """Instances whose process was killed by fate: a new boot or a step back is no breach."""
+
+    def teardown(self) -> None:
+        self._folder.cleanup()
+
+    def attempt(self, act: Any) -> None:
+        """A request may be refused, and the daemon may die of it; it is then started again."""
+        try:
+            act()
+        except TorporError:
+            pass
+        except Death:
+            self.restart()
+
+    def restart(self) -> None:
+        self.engine.counter.die_before = self.engine.counter.die_after = None
+        self.engine.start()
+
+    @rule(
+        name=NAMES,
+        memory=st.sampled_from([512, 1024, 2048]),
+        count=st.integers(1, 2),
+        priority=st.integers(0, 3),
+        preemptible=st.booleans(),
+        duration=st.sampled_from([None, 20.0]),
+    )
+    def run(self, **request: Any) -> None:
+        self.attempt(lambda: self.engine.run(**request))
+
+    @rule(name=NAMES)
+    def suspend(self, name: str) -> None:
+        self.attempt(lambda: self.engine.service.suspend(name))
+
+    @rule(name=NAMES)
+    def resume(self, name: str) -> None:
+        self.attempt(lambda: self.engine.service.resume(name))
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        def act() -> None:
+            if not self.engine.journal.open():  # else it would wait in real time
+                self.engine.service.delete(name)
+
+        self.attempt(act)
+
+    @rule(rounds=st.integers(1, 6))
+    def time_goes_by(self, rounds: int) -> None:
+        self.attempt(lambda: self.engine.settle(rounds))
+
+    @rule(call=CALLS, after=st.booleans())
+    def a_call_will_fail(self, call: str, after: bool) -> None:
+        self.engine.world.faults.fail(call, after_act=after)
+
+    @rule(full=st.booleans())
+    def disk(self, full: bool) -> None:
+        self.engine.world.faults.disk_full = full
+
+    @rule(acts=st.integers(1, 30), before=st.booleans())
+    def death_is_near(self, acts: int, before: bool) -> None:
+        when = self.engine.counter.count + acts
+        if before:
+            self.engine.counter.die_before = when
+        else:
+            self.engine.counter.die_after = when
+
+    @rule()
+    def daemon_restarts(self) -> None:
+        self.attempt(self.restart)
+
+    @precondition(lambda self: any(o.pid for o in self.engine.world.observe().values()))
+    @rule(data=st.data())
+    def a_process_is_killed(self, data: st.DataObject) -> None:
+        alive = sorted(i for i, o in self.engine.world.observe().items() if o.state is not BackendState.ABSENT)
+        victim = data.draw(st.sampled_from(alive))
+        self.touched.add(victim)
+        self.engine.world.faults.kill(victim)
+
+    @invariant()
+    def the_world_has_nothing_to_complain_of(self) -> None:
+        assert self.engine.world.violations == []
+        assert self.engine.batch.violations == []
+
+    @invariant()
+    def the_books_fit_the_hosts(self) -> None:
+        held: dict[str, list[int]] = {}
+        for claim in self.engine.ledger.claims():
+            total = held.setdefault(claim.host, [0, 0, 0])
+            total[0] += claim.resources.vcpus
+            total[1] += claim.resources.memory_mb
+            total[2] += claim.resources.disk_mb
+        for host in self.engine.ledger.hosts():
+            used = held.get(host.id, [0, 0, 0])
+            assert used == [host.used.vcpus, host.used.memory_mb, host.used.disk_mb]
+            assert host.used.fits_in(host.total)
+
+    @invariant()
+    def every_process_is_in_the_books(self) -> None:
+        claimed = {c.consumer for c in self.engine.ledger.claims() if c.kind == "compute"}
+        assert set(self.engine.world.observe()) <= claimed
+
+    @invariant()
+    def guests_are_never_booted_anew(self) -> None:
+        for instance, seen in self.engine.world.observe().items():
+            if seen.state is BackendState.RUNNING and self.engine.world.states(instance):
+                nonce = self.engine.world.nonce(instance)
+                assert self.nonces.setdefault(instance, nonce) == nonce
+
+    def finish(self) -> None:
+        """In the end, with no more faults, everything comes to rest and every law holds."""
+        self.engine.world.faults.clear()
+        self.restart()
+        self.engine.settle(150, step=2.0)
+        assert not self.engine.journal.open()
+        self.engine.check_laws()
+        for view in self.engine.service.workloads():
+            assert view.workload.state not in (WorkloadState.SUSPENDING, WorkloadState.RESUMING)
+
+
+class LawsThatComeToRest(Laws):
+    def teardown(self) -> None:
+        try:
+            self.finish()
+        finally:
+            super().teardown()
+
+
+TestLaws = LawsThatComeToRest.TestCase
+TestLaws.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,230 @@
+"""A whole Torpor of a test's own: configuration, daemon, network, CLI, and talk with its guests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dns.exception
+import dns.resolver
+import dns.reversename
+import psutil
+
+ROOT = Path(__file__).parent.parent
+CACHE = Path(os.environ.get("TORPOR_TEST_CACHE", ROOT / "build" / "test-images"))
+GUEST_PORT = 7000
+BOOT_PATIENCE = 90.0
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Poll until `condition` returns something true; return that. Fails with `what` after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > give_up:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.1)
+
+
+def cached_image(name: str) -> Path:
+    """The folder of an image built by its recipe of the same name, built once for all test runs."""
+    from torpor.adapters.qemu.images import ImageStore
+
+    store = ImageStore(CACHE)
+    if name not in {image.name for image in store.list()}:
+        store.build(name, name, lambda line: print(line, file=sys.stderr))
+    return CACHE / name
+
+
+class Installation:
+    """Configuration and state below `root`; network of its own, numbered by `number` (0-99)."""
+
+    def __init__(self, root: Path, number: int, memory_mb: int = 1024, vcpus: int = 4, **policy: float) -> None:
+        self.root = root
+        self.state_dir = root / "state"
+        self.socket = root / "run" / "api.sock"
+        self.config = root / "torpor.toml"
+        self.zone = "test.internal"
+        self.gateway = f"10.111.{number}.1"
+        self._daemon: subprocess.Popen[bytes] | None = None
+        root.chmod(0o711)
+        self.namespace, interface = f"torpor-t{number}", f"torpor-t{number}"
+        rules = {"min_run_seconds": 0.0, "stop_grace_seconds": 3.0, **policy}
+        self.config.write_text(
+            f"""
+state_dir = "{self.state_dir}"
+run_dir = "{root / "run"}"
+[host]
+vcpus = {vcpus}
+memory_mb = {memory_mb}
+disk_mb = 20000
+[qemu]
+overhead_mb = 64
+tb_size_mb = 32
+[network]
+namespace = "{self.namespace}"
+interface = "{interface}"
+subnet = "10.111.{number}.0/24"
+zone = "{self.zone}"
+[policy]
+"""
+            + "\n".join(f"{key} = {value}" for key, value in rules.items())
+        )
+
+    # --- images and daemon ---
+
+    def use_image(self, name: str) -> None:
+        """Put the cached image into this installation's store, without copying its bytes."""
+        target = self.state_dir / "images" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(cached_image(name), target, copy_function=os.link)
+
+    def start(self, command: Sequence[str] = ("-m", "torpor", "--config", "{config}", "serve")) -> None:
+        """Start a daemon; `command` is what follows `python`."""
+        log = (self.root / "daemon.log").open("ab")
+        self._daemon = subprocess.Popen(
+            [sys.executable, *(part.format(config=self.config) for part in command)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        wait_until(self.answers, seconds, f"the daemon answers; its log: {self.log()[-2000:]}")
+
+    def answers(self) -> bool:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(self.socket))
+        except OSError:
+            return False
+        finally:
+            client.close()
+        return True
+
+    def wait_dead(self, seconds: float = 60.0) -> int:
+        """Until the daemon has ended; its exit status (negative: the signal that killed it)."""
+        assert self._daemon is not None
+        return self._daemon.wait(seconds)
+
+    def kill(self) -> None:
+        """SIGKILL the daemon, whatever it is doing."""
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGKILL)
+        self._daemon.wait(10)
+
+    def log(self) -> str:
+        return (self.root / "daemon.log").read_text(errors="replace") if (self.root / "daemon.log").exists() else ""
+
+    # --- CLI ---
+
+    def cli(self, *words: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "torpor", "--config", str(self.config), *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def ok(self, *words: str, timeout: float = 120.0) -> str:
+        """The command's output; fails with its error unless it succeeds."""
+        done = self.cli(*words, timeout=timeout)
+        assert done.returncode == 0, f"torpor {' '.join(words)}: {done.returncode}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.ok(*words, "--json"))
+
+    def show(self, workload: str) -> Any:
+        return self.json("show", workload)
+
+    def state(self, workload: str) -> str:
+        return str(self.show(workload)["state"])
+
+    def wait_state(self, workload: str, state: str, seconds: float = 60.0) -> None:
+        wait_until(lambda: self.state(workload) == state, seconds, f"{workload} is {state}")
+
+    # --- guests and names ---
+
+    def ask(self, address: str, command: str, timeout: float = 30.0) -> Any:
+        """One command to a tiny guest's control service; its answer."""
+        with socket.create_connection((address, GUEST_PORT), timeout=timeout) as connection:
+            connection.sendall(f"{command}\n".encode())
+            with connection.makefile() as lines:
+                return json.loads(lines.readline())
+
+    def status(self, address: str) -> Any:
+        """The guest's status, or None while it does not answer."""
+        try:
+            return self.ask(address, "status", timeout=3.0)
+        except (OSError, ValueError):
+            return None
+
+    def wait_guest(self, address: str, seconds: float = BOOT_PATIENCE) -> Any:
+        return wait_until(lambda: self.status(address), seconds, f"the guest at {address} answers")
+
+    def addresses(self, workload: str) -> list[str]:
+        return [instance["address"] for instance in self.show(workload)["instances"]]
+
+    def resolve(self, name: str) -> list[str]:
+        """What the installation's own name server says; empty when there is no such name."""
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers = [self.gateway]
+        resolver.lifetime = 2.0
+        try:
+            return [record.to_text() for record in resolver.resolve(f"{name}.{self.zone}", "A")]
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return []
+
+    # --- what is left ---
+
+    def qemu_processes(self) -> list[psutil.Process]:
+        """QEMU processes of this installation, found by their command lines alone."""
+        found = []
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if (process.info["name"] or "").startswith("qemu-system") and str(self.state_dir) in " ".join(
+                process.info["cmdline"] or []
+            ):
+                found.append(process)
+        return found
+
+    def close(self) -> None:
+        """End all that is this installation's: daemon, guests, name server, network."""
+        if self._daemon is not None and self._daemon.poll() is None:
+            self.kill()
+        for process in self.qemu_processes():
+            process.kill()
+            process.wait(10)
+        self.cli("serve", "--take-down")
+        subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
+
+
+@contextmanager
+def installation(root: Path, number: int, **settings: Any) -> Iterator[Installation]:
+    """An installation with the tiny image, its daemon running; closed afterwards."""
+    torpor = Installation(root, number, **settings)
+    try:
+        torpor.use_image("tiny")
+        torpor.start()
+        torpor.wait_ready()
+        yield torpor
+    finally:
+        torpor.close()

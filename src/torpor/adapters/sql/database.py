@@ -17,6 +17,7 @@ from torpor.adapters.sql.failures import damaged, translated, unusable
 from torpor.domain.errors import Conflict
 
 _MIGRATIONS = "torpor.adapters.sql:migrations"
+_APPLICATION_ID = int.from_bytes(b"Torp", "big")
 _WRITES = "torpor_writes"
 
 
@@ -66,6 +67,8 @@ class Database:
             _refuse_newer(connection, ScriptDirectory.from_config(config), self.file)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            # Says whose file it is. Always written, for a file that is up to date but can't be written must show now.
+            connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
 
     def close(self) -> None:
         """Close all connections; SQLite then moves its log into the file."""

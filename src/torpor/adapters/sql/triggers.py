@@ -8,8 +8,11 @@ also right where writers are concurrent, as in PostgreSQL, once it gets its entr
 
 from collections.abc import Mapping
 
-# SQLite fires no DELETE triggers for rows that REPLACE removes, so replacing is refused, and it
-# checks foreign keys only for connections that ask for it, so unknown hosts are refused here as well.
+# What SQLite does otherwise than one would think:
+# - it fires no DELETE triggers for rows that REPLACE removes, so replacing is refused;
+# - it checks foreign keys only for connections that ask for it, so unknown hosts are refused here as well;
+# - `INSERT OR IGNORE` (or FAIL) also ignores a CHECK that fails within a trigger, and the claim would
+#   stand uncounted, so room is looked for before; RAISE(ABORT) is obeyed whatever the statement says.
 _SQLITE_1 = (
     """
 CREATE TRIGGER claims_new BEFORE INSERT ON claims BEGIN
@@ -17,14 +20,24 @@ CREATE TRIGGER claims_new BEFORE INSERT ON claims BEGIN
     WHERE EXISTS (SELECT 1 FROM claims WHERE consumer = NEW.consumer AND kind = NEW.kind);
   SELECT RAISE(ABORT, 'that host is not in the books')
     WHERE NOT EXISTS (SELECT 1 FROM hosts WHERE id = NEW.host);
+  SELECT RAISE(ABORT, 'that host has no room for the claim')
+    FROM hosts WHERE id = NEW.host AND (
+      used_vcpus + NEW.vcpus > total_vcpus
+      OR used_memory_mb + NEW.memory_mb > total_memory_mb
+      OR used_disk_mb + NEW.disk_mb > total_disk_mb);
 END
 """,
     """
-CREATE TRIGGER claims_keep_consumer BEFORE UPDATE ON claims
-  WHEN NEW.consumer <> OLD.consumer OR NEW.kind <> OLD.kind
-    OR NOT EXISTS (SELECT 1 FROM hosts WHERE id = NEW.host)
-BEGIN
-  SELECT RAISE(ABORT, 'a claim keeps its consumer and kind, and its host is in the books');
+CREATE TRIGGER claims_changed BEFORE UPDATE ON claims BEGIN
+  SELECT RAISE(ABORT, 'a claim keeps its consumer and kind')
+    WHERE NEW.consumer <> OLD.consumer OR NEW.kind <> OLD.kind;
+  SELECT RAISE(ABORT, 'that host is not in the books')
+    WHERE NOT EXISTS (SELECT 1 FROM hosts WHERE id = NEW.host);
+  SELECT RAISE(ABORT, 'that host has no room for the claim')
+    FROM hosts WHERE id = NEW.host AND (
+      used_vcpus + NEW.vcpus - iif(id = OLD.host, OLD.vcpus, 0) > total_vcpus
+      OR used_memory_mb + NEW.memory_mb - iif(id = OLD.host, OLD.memory_mb, 0) > total_memory_mb
+      OR used_disk_mb + NEW.disk_mb - iif(id = OLD.host, OLD.disk_mb, 0) > total_disk_mb);
 END
 """,
     """

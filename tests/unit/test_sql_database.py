@@ -77,6 +77,16 @@ def test_an_upgrade_of_what_is_up_to_date_changes_nothing(database: Database, fi
     assert SqlLedger(database).hosts()[0].total == Resources(1, 2, 3)
 
 
+def test_an_upgrade_that_fails_half_way_leaves_the_file_as_it_was(file: Path, opened: Open) -> None:
+    other = sqlite3.connect(file)
+    other.execute("CREATE TABLE timings (somebody_elses TEXT)")
+    other.close()
+    before = tables(file)
+    with pytest.raises(BackendFailed, match="table timings already exists"):
+        opened(f"sqlite:///{file}").migrate()
+    assert tables(file) == before
+
+
 def test_connections_are_durable_check_keys_and_let_readers_read(database: Database) -> None:
     for transaction in (database.reading, database.writing):
         with transaction() as connection:

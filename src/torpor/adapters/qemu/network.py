@@ -7,19 +7,18 @@ anew after a reboot of the machine.
 """
 
 import hashlib
-import json
 import os
 import pwd
 import re
 import shutil
-import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
 
+from torpor.adapters.qemu.iproute import Link, Route, parse_addresses, parse_links, parse_routes, run
+from torpor.adapters.qemu.nat import Nat
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, MissingPart
 from torpor.domain.ids import InstanceId
 from torpor.ports import Check
@@ -28,10 +27,7 @@ BRIDGE = "br0"
 UPLINK = "uplink0"
 _TAP_PREFIX = "tap"
 _NAMESPACES = Path("/run/netns")
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-_FORWARDING_WAS_OFF = "forwarding was off"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +59,6 @@ class NetworkSettings:
         digest = hashlib.sha256(f"{self.namespace} {self.interface} {self.subnet}".encode()).digest()
         return ":".join(f"{byte:02x}" for byte in b"\x02" + digest[:5])
 
-    @property
-    def nat_table(self) -> str:
-        return f"torpor_{re.sub(r'[^A-Za-z0-9]', '_', self.interface)}"
-
 
 @dataclass(frozen=True, slots=True)
 class Tap:
@@ -76,77 +68,9 @@ class Tap:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An interface, as `ip -details link` shows it."""
-
-    name: str
-    kind: str
-    index: int
-    peer_index: int | None
-    owner: str | None
-    """Of a tap: name or number of the user who may open it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A route of the host other than its default route."""
-
-    destination: IPv4Network
-    device: str
-    connected: bool
-    """The network is on the device itself, not behind a router."""
-
-
 def tap_name(instance: InstanceId) -> str:
     """15 characters, the longest name that the kernel takes: 48 random bits of the instance's UUID."""
     return _TAP_PREFIX + instance.replace("-", "")[:12]
-
-
-def parse_links(listing: str) -> Mapping[str, Link]:
-    """Interfaces by name, from the output of `ip -json -details link show`."""
-    links = {}
-    for entry in _entries(listing):
-        info = entry.get("linkinfo", {})
-        owner = info.get("info_data", {}).get("user")
-        links[entry["ifname"]] = Link(
-            entry["ifname"], info.get("info_kind", ""), entry["ifindex"], entry.get("link_index"),
-            None if owner is None else str(owner),
-        )  # fmt: skip
-    return links
-
-
-def parse_routes(listing: str) -> Sequence[Route]:
-    """Routes but the default one, from the output of `ip -json -4 route show`."""
-    return tuple(
-        Route(IPv4Network(entry["dst"], strict=False), entry.get("dev", ""), "gateway" not in entry and "dev" in entry)
-        for entry in _entries(listing)
-        if entry["dst"] not in ("default", "0.0.0.0/0") and "nexthops" not in entry
-    )
-
-
-def nat_rules(settings: NetworkSettings, marker: str) -> str:
-    """The nftables script that puts our table, and nothing else, in place in one transaction.
-
-    Guests reach other networks; what comes from there reaches guests only as an answer.
-    """
-    table, interface = settings.nat_table, settings.interface
-    return f"""
-add table ip {table}
-delete table ip {table}
-table ip {table} {{
-  comment "{marker}"
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {settings.subnet} oifname != "{interface}" masquerade
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    oifname "{interface}" ct state established,related accept
-    oifname "{interface}" iifname != "{interface}" drop
-  }}
-}}
-"""
 
 
 class BridgeNetwork:
@@ -154,7 +78,8 @@ class BridgeNetwork:
 
     def __init__(self, settings: NetworkSettings) -> None:
         self._settings = settings
-        self._lock = threading.RLock()
+        self._nat = Nat(settings.interface, settings.subnet)
+        self._lock = threading.Lock()
 
     def ensure(self) -> None:
         """Have the whole network there but the taps. Converges.
@@ -168,9 +93,9 @@ class BridgeNetwork:
             self._ensure_veth()
             self._ensure_gateway()
             if self._settings.nat:
-                self._add_nat()
+                self._nat.add()
             else:
-                self._remove_nat()
+                self._nat.remove()
 
     def tap(self, instance: InstanceId, user: str) -> Tap:
         """A tap on the bridge that a process of `user` may open. Converges."""
@@ -208,7 +133,7 @@ class BridgeNetwork:
     def remove(self) -> None:
         """Take everything away, taps too, and leave the host as it was. Converges."""
         with self._lock:
-            self._remove_nat()
+            self._nat.remove()
             if self._namespace_works():
                 # A process may hold on to the namespace; its links go at once all the same.
                 links = self._links(self._settings.namespace)
@@ -338,38 +263,13 @@ class BridgeNetwork:
         routes = ", ".join(f"{route.destination} through {route.device or 'no device'}" for route in overlapping)
         return Check(name, False, f"{self._settings.subnet} overlaps {routes}", remedy)
 
-    # --- NAT ---
-
-    def _add_nat(self) -> None:
-        was_off = _FORWARDING.read_text().strip() == "0" or _FORWARDING_WAS_OFF in self._nat_table()
-        _run(["nft", "-f", "-"], nat_rules(self._settings, _FORWARDING_WAS_OFF if was_off else "forwarding was on"))
-        _FORWARDING.write_text("1\n")
-
-    def _remove_nat(self) -> None:
-        table = self._nat_table()
-        if not table:
-            return
-        if _FORWARDING_WAS_OFF in table:
-            _FORWARDING.write_text("0\n")
-        _run(["nft", "delete", "table", "ip", self._settings.nat_table])
-
-    def _nat_table(self) -> str:
-        """Our table as nft prints it; empty when it is not there (or nft is not)."""
-        if not shutil.which("nft"):
-            return ""
-        if f"table ip {self._settings.nat_table}\n" not in _run(["nft", "list", "tables"]):
-            return ""
-        return _run(["nft", "list", "table", "ip", self._settings.nat_table])
-
     # --- iproute2 ---
 
     def _links(self, namespace: str | None = None) -> Mapping[str, Link]:
         return parse_links(self._ip("-json", "-details", "link", "show", inside=namespace is not None))
 
     def _addresses(self, interface: str) -> set[str]:
-        """IPv4 addresses with prefix lengths."""
-        listing = _entries(self._ip("-json", "-4", "addr", "show", "dev", interface))
-        return {f"{info['local']}/{info['prefixlen']}" for entry in listing for info in entry.get("addr_info", ())}
+        return parse_addresses(self._ip("-json", "-4", "addr", "show", "dev", interface))
 
     def _up(self, link: str, *settings: str, inside: bool = False) -> None:
         """Without IPv6 addresses of its own making; the kernel wants to be told before the link is up."""
@@ -377,36 +277,13 @@ class BridgeNetwork:
         self._ip("link", "set", link, "up", inside=inside)
 
     def _ip(self, *words: str, inside: bool = False) -> str:
-        return _run(["ip", *(("-n", self._settings.namespace) if inside else ()), *words])
+        return run(["ip", *(("-n", self._settings.namespace) if inside else ()), *words])
 
 
 def _is_tap(link: Link) -> bool:
     return link.kind == "tun" and link.name.startswith(_TAP_PREFIX)
 
 
-def _entries(listing: str) -> Sequence[dict[str, Any]]:
-    """iproute2 prints nothing for an empty list, and an empty object for what its filter left out."""
-    return [entry for entry in json.loads(listing or "[]") if entry]
-
-
 def _program(name: str, package: str) -> Check:
     path = shutil.which(name)
     return Check(f"network: {package}", path is not None, path or f"{name} is not there", f"install {package}")
-
-
-def _run(argv: list[str], stdin: str = "") -> str:
-    """Run a program; its standard output. Raises MissingPart, BackendFailed."""
-    what = f"`{' '.join(argv)}` failed"
-    try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
-    except FileNotFoundError as error:
-        package = {"ip": "iproute2", "nft": "nftables"}.get(argv[0], argv[0])
-        raise MissingPart(f"there is no program {argv[0]!r}", remedy=f"install {package}") from error
-    except subprocess.TimeoutExpired as error:
-        raise BackendFailed(what, detail=f"no answer within {_TIMEOUT_SECONDS:.0f} s") from error
-    if done.returncode != 0:
-        detail = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        if os.geteuid() != 0:
-            raise MissingPart(what, detail=detail, remedy="start the daemon as root")
-        raise BackendFailed(what, detail=detail)
-    return done.stdout

@@ -1,0 +1,6 @@
+"""The embedded backend: VMs of our own, driven through QEMU's monitor; no libvirt, no daemon but ours.
+
+Saves and restores guest memory from outside the QEMU process. It must never write to a
+base image, never let a saved state be used twice without taking the disk back, and never
+signal a process that it has not identified by start time and UUID.
+"""

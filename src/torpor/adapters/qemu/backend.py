@@ -1,0 +1,41 @@
+"""The embedded backend, put together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torpor.adapters.qemu.layout import Layout
+from torpor.adapters.qemu.machine import QemuHypervisor, SoftShutdown
+from torpor.adapters.qemu.qmp import Monitors
+from torpor.adapters.qemu.settings import QemuSettings
+from torpor.adapters.qemu.suspension import QemuSuspension
+from torpor.adapters.qemu.vms import BootImages, Taps, Vms
+from torpor.domain.instance import InstanceSpec, Mechanism
+
+
+@dataclass(frozen=True, slots=True)
+class QemuBackend:
+    """The ports of one host, over the same VMs."""
+
+    hypervisor: QemuHypervisor
+    suspension: QemuSuspension
+    layout: Layout
+    vms: Vms
+
+    def close(self) -> None:
+        """Close the connections to monitors; the VMs go on."""
+        self.vms.monitors.close()
+
+
+def make_backend(
+    settings: QemuSettings,
+    images: BootImages,
+    config_drive: Callable[[InstanceSpec], bytes],
+    taps: Taps | None = None,
+    shutdown: SoftShutdown | None = None,
+    mechanism: Mechanism | None = None,
+) -> QemuBackend:
+    """Without `taps` VMs have no network; `mechanism` overrides how memory is saved."""
+    layout = Layout(settings.state_dir)
+    vms = Vms(settings, layout, Monitors(), images, taps)
+    hypervisor = QemuHypervisor(vms, config_drive, shutdown, guest_agent=shutdown is not None)
+    return QemuBackend(hypervisor, QemuSuspension(vms, config_drive, mechanism), layout, vms)

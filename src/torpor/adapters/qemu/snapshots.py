@@ -1,0 +1,62 @@
+"""The disk's part of a saved state: a snapshot inside the overlay, made while the VM is paused."""
+
+from torpor.adapters.qemu import disks
+from torpor.adapters.qemu.command_line import DISK_NODE
+from torpor.adapters.qemu.layout import InstanceFolder
+from torpor.adapters.qemu.vms import Vm
+from torpor.domain.errors import BackendFailed
+
+_SNAPSHOT_SECONDS = 60.0
+
+
+def take(vm: Vm, generation: int) -> None:
+    """Keep the disk's contents of this instant, durable on return. Does nothing without a disk."""
+    if not vm.folder.disk.exists():
+        return
+    if generation in _of_running(vm):
+        _delete_from_running(vm, generation)  # left by a save that did not end
+    vm.execute(
+        "blockdev-snapshot-internal-sync",
+        {"device": DISK_NODE, "name": disks.snapshot_name(generation)},
+        timeout=_SNAPSHOT_SECONDS,
+    )
+    disks.sync_file(vm.folder.disk)
+
+
+def keep_only(folder: InstanceFolder, vm: Vm | None, generations: set[int]) -> None:
+    """Give up the snapshots of all other states. Converges."""
+    if not folder.disk.exists():
+        return
+    there = _of_running(vm) if vm else disks.snapshots(folder.disk)
+    for generation in set(there) - generations:
+        if vm:
+            _delete_from_running(vm, generation)
+        else:
+            disks.delete_snapshot(folder.disk, generation)
+
+
+def take_back(folder: InstanceFolder, generation: int) -> None:
+    """The disk as it was when that state was saved. No process may have it open. Raises BackendFailed."""
+    if not folder.disk.exists():
+        return
+    if generation not in disks.snapshots(folder.disk):
+        raise BackendFailed(
+            f"the disk can't be taken back to saved state {generation}", detail=f"{folder.disk} has no such snapshot"
+        )
+    disks.apply_snapshot(folder.disk, generation)
+
+
+def _of_running(vm: Vm) -> list[int]:
+    for node in vm.execute("query-named-block-nodes", {"flat": True}):
+        if node.get("node-name") == DISK_NODE:
+            found = (disks.snapshot_generation(s["name"]) for s in node["image"].get("snapshots", []))
+            return [generation for generation in found if generation is not None]
+    return []
+
+
+def _delete_from_running(vm: Vm, generation: int) -> None:
+    vm.execute(
+        "blockdev-snapshot-delete-internal-sync",
+        {"device": DISK_NODE, "name": disks.snapshot_name(generation)},
+        timeout=_SNAPSHOT_SECONDS,
+    )

@@ -1,0 +1,292 @@
+"""Saved states: implements the `Suspension` port."""
+
+import errno
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from torpor.adapters.qemu import snapshots, transfer
+from torpor.adapters.qemu.command_line import Incoming, Machine, guest_visible
+from torpor.adapters.qemu.installed import Accelerator, host_cpu
+from torpor.adapters.qemu.machine import prepare_seed, quit_or_kill
+from torpor.adapters.qemu.self_test_record import passed_here
+from torpor.adapters.qemu.state_files import Generation, Manifest, StateFiles, Writer
+from torpor.adapters.qemu.stream import write_stream
+from torpor.adapters.qemu.vms import Vm, Vms, unable
+from torpor.domain.errors import BackendFailed, Conflict, MissingPart, NoRoomForState, StateDamaged, TorporError
+from torpor.domain.ids import InstanceId
+from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, SavedState
+from torpor.ports import Progress
+
+_STILL = (BackendState.PAUSED, BackendState.IO_ERROR)
+
+
+class QemuSuspension:
+    """Memory, device state and disk of paused VMs to disk and back."""
+
+    def __init__(
+        self, vms: Vms, config_drive: Callable[[InstanceSpec], bytes], mechanism: Mechanism | None = None
+    ) -> None:
+        """`mechanism` overrides the choice, which is made by accelerator and self-test."""
+        self._vms = vms
+        self._config_drive = config_drive
+        self._mechanism = mechanism
+
+    def save(self, spec: InstanceSpec, progress: Progress) -> SavedState:
+        with self._vms.exclusive(spec.id):
+            vm = self._vms.require(spec.id)
+            state = vm.state()
+            if state not in _STILL:
+                raise unable(spec.name, "be saved", state, "pause it first")
+            files = StateFiles(vm.folder)
+            newest = files.newest()
+            if newest and not newest.spent and newest.manifest().epoch == files.epoch():
+                return newest.saved_state(spec.id)
+            with _explained(spec.name, vm):
+                return self._write(vm, spec, files, newest.number + 1 if newest else 1, progress)
+
+    def release(self, instance: InstanceId) -> None:
+        with self._vms.exclusive(instance):
+            vm = self._vms.find(instance)
+            if vm is None:
+                return
+            files = StateFiles(vm.folder)
+            newest = files.newest()
+            current = newest and not newest.spent and newest.manifest().epoch == files.epoch()
+            if not current or vm.state() not in _STILL:
+                raise Conflict(
+                    f"instance {instance} can't be released",
+                    detail="its newest saved state is not whole, or not of this pause",
+                    remedy="pause and save it first",
+                )
+            quit_or_kill(vm)
+
+    def restore(self, spec: InstanceSpec, progress: Progress) -> None:
+        with self._vms.exclusive(spec.id):
+            files = StateFiles(self._vms.layout.instance(spec.id))
+            state = _restorable(spec, files)
+            vm = self._vms.find(spec.id)
+            if vm:
+                if self._restored_already(vm, spec, files, state):
+                    return
+                vm.end()
+            manifest = state.manifest()
+            machine = self._fitting_machine(spec, manifest)
+            folder = self._vms.layout.instance(spec.id)
+            with _explained(spec.name, None):
+                self._vms.make_folders(folder)
+                prepare_seed(folder, self._config_drive(spec))
+                vm = self._vms.start(machine, Incoming(bare=manifest.mechanism is Mechanism.MEMORY))
+                try:
+                    transfer.load_parts(vm, state, manifest, self._vms.settings.save_threads, progress)
+                    files.set_epoch(manifest.epoch)
+                except BaseException:
+                    vm.end()
+                    raise
+
+    def spend(self, instance: InstanceId) -> None:
+        with self._vms.exclusive(instance):
+            files = self._files(instance)
+            with _explained(instance, None):
+                files.mark_spent(_newest(instance, files))
+
+    def revert(self, instance: InstanceId) -> None:
+        with self._vms.exclusive(instance):
+            files = self._files(instance)
+            newest = _newest(instance, files)
+            vm = self._vms.find(instance)
+            if vm:
+                vm.end()
+            with _explained(instance, None):
+                snapshots.take_back(self._vms.layout.instance(instance), newest.number)
+                with suppress(StateDamaged):  # which restore will say
+                    files.set_epoch(newest.manifest().epoch)
+                files.mark_whole(newest)
+
+    def drop(self, instance: InstanceId) -> None:
+        with self._vms.exclusive(instance):
+            files = self._files(instance)
+            vm = self._vms.find(instance)
+            with _explained(instance, None):
+                files.sweep()
+                newest = files.newest()
+                if newest and not newest.spent:
+                    self._drop(instance, vm, files, newest)
+                self._prune(instance, files, vm)
+
+    def settle(self, instance: InstanceId) -> None:
+        with self._vms.exclusive(instance):
+            files = self._files(instance)
+            with _explained(instance, None):
+                for old in files.all()[1:]:
+                    files.remove(old)
+                self._prune(instance, files, self._vms.find(instance))
+
+    def states(self, instance: InstanceId) -> Sequence[SavedState]:
+        return tuple(state.saved_state(instance) for state in self._files(instance).all())
+
+    # Parts of the above
+
+    def _files(self, instance: InstanceId) -> StateFiles:
+        return StateFiles(self._vms.layout.instance(instance))
+
+    def _prune(self, instance: InstanceId, files: StateFiles, vm: Vm | None) -> None:
+        """Disk contents are kept of the states that there are."""
+        snapshots.keep_only(self._vms.layout.instance(instance), vm, {s.number for s in files.all()})
+
+    def _drop(self, instance: InstanceId, vm: Vm | None, files: StateFiles, newest: Generation) -> None:
+        if vm is None:
+            raise Conflict(
+                f"the saved state of instance {instance} is not dropped",
+                detail="the instance has no process, so nothing else is left of it",
+                remedy="restore it instead",
+            )
+        if newest.manifest().writer == Writer(vm.process.pid, vm.process.started):
+            files.remove(newest)
+
+    def _write(self, vm: Vm, spec: InstanceSpec, files: StateFiles, number: int, progress: Progress) -> SavedState:
+        machine = self._vms.machine(spec, _machine_type(vm))
+        sizes = dict(transfer.blocks(vm))
+        mechanism = self._choose(machine, sizes)
+        try:
+            with files.new(number) as state:
+                snapshots.take(vm, number)
+                if mechanism is Mechanism.MEMORY:
+                    written = transfer.write_parts(vm, state, self._vms.settings.save_threads, progress)
+                else:
+                    transfer.require_room(state.path, 0)
+                    digest, memory_bytes = write_stream(vm, state.stream, progress)
+                    written = transfer.Written((), (), digest, memory_bytes)
+                manifest = self._manifest(vm, machine, files, number, mechanism, sizes, written)
+                return files.publish(state, manifest).saved_state(spec.id)
+        except BaseException:
+            with suppress(TorporError):
+                self._prune(spec.id, files, vm if vm.process.alive() else None)
+            raise
+
+    def _choose(self, machine: Machine, sizes: dict[str, int]) -> Mechanism:
+        if self._mechanism:
+            return self._mechanism
+        if transfer.unknown_blocks(sizes):
+            return Mechanism.STREAM
+        if machine.accelerator is Accelerator.TCG:
+            return Mechanism.MEMORY
+        tested = passed_here(self._vms.layout.self_test, self._vms.installed.qemu().version, machine.accelerator)
+        return Mechanism.MEMORY if tested else Mechanism.STREAM
+
+    def _manifest(
+        self, vm: Vm, machine: Machine, files: StateFiles, number: int, mechanism: Mechanism, sizes: dict[str, int],
+        written: transfer.Written,
+    ) -> Manifest:  # fmt: skip
+        return Manifest(
+            instance=machine.spec.id,
+            generation=number,
+            mechanism=mechanism,
+            created_at=time.time(),
+            epoch=files.epoch(),
+            writer=Writer(vm.process.pid, vm.process.started),
+            qemu=_series(vm),
+            machine=machine.type,
+            accelerator=machine.accelerator,
+            cpu=host_cpu() if machine.accelerator is Accelerator.KVM else "",
+            arguments=tuple(guest_visible(machine)),
+            blocks=sizes,
+            placed=written.placed,
+            pieces=written.pieces,
+            device_checksum=written.device_checksum,
+            memory_bytes=written.memory_bytes,
+        )
+
+    def _fitting_machine(self, spec: InstanceSpec, manifest: Manifest) -> Machine:
+        """The machine that the state was saved from. Raises MissingPart, StateDamaged when it can't be had here."""
+        qemu = self._vms.installed.qemu()
+        machine = self._vms.machine(spec, manifest.machine)
+        refuse = partial(_refuse, spec, manifest)
+        if qemu.series != manifest.qemu or manifest.machine not in qemu.machines:
+            raise refuse(f"QEMU {manifest.qemu} with {manifest.machine}", f"QEMU {qemu.version}")
+        if machine.accelerator != manifest.accelerator:
+            raise refuse(f"accelerator {manifest.accelerator}", f"accelerator {machine.accelerator}")
+        if manifest.cpu and manifest.cpu != host_cpu():
+            raise refuse("the CPU model and flags that it was saved on", "another CPU")
+        arguments = tuple(guest_visible(machine))
+        if arguments != manifest.arguments:
+            ours, theirs = set(arguments) - set(manifest.arguments), set(manifest.arguments) - set(arguments)
+            raise StateDamaged(
+                f"saved state {manifest.generation} of {spec.name} does not fit the machine",
+                detail=f"saved with {' '.join(sorted(theirs)) or 'less'}, now {' '.join(sorted(ours)) or 'less'}",
+                remedy="go back to the settings that it was saved with",
+            )
+        return machine
+
+    def _restored_already(self, vm: Vm, spec: InstanceSpec, files: StateFiles, state: Generation) -> bool:
+        """Whether its process stands where the state does; one that is still being filled is of no use."""
+        now = vm.state()
+        if now is BackendState.LOADING:
+            return False
+        if now is BackendState.PAUSED and state.manifest().epoch == files.epoch():
+            return True
+        raise unable(spec.name, "be restored", now, "it has a process; stop it first")
+
+
+def _newest(instance: InstanceId, files: StateFiles) -> Generation:
+    newest = files.newest()
+    if newest is None:
+        raise Conflict(f"instance {instance} has no saved state", remedy="save it first")
+    return newest
+
+
+def _restorable(spec: InstanceSpec, files: StateFiles) -> Generation:
+    newest = files.newest()
+    if newest is None:
+        raise Conflict(f"instance {spec.name} can't be restored", detail="it has no saved state", remedy="boot it")
+    if newest.spent:
+        raise Conflict(
+            f"instance {spec.name} can't be restored",
+            detail=f"it has run on from its saved state {newest.number}",
+            remedy="revert it first",
+        )
+    return newest
+
+
+def _machine_type(vm: Vm) -> str:
+    """The machine type that the VM was started with, whatever is installed by now."""
+    return str(vm.execute("qom-get", {"path": "/machine", "property": "type"})).removesuffix("-machine")
+
+
+def _series(vm: Vm) -> str:
+    version = vm.execute("query-version")["qemu"]
+    return f"{version['major']}.{version['minor']}"
+
+
+def _refuse(spec: InstanceSpec, manifest: Manifest, needed: str, found: str) -> MissingPart:
+    return MissingPart(
+        f"saved state {manifest.generation} of {spec.name} can't be restored here",
+        detail=f"it needs {needed}, here is {found}",
+        remedy="bring that back; the state is kept",
+    )
+
+
+@contextmanager
+def _explained(name: str, vm: Vm | None) -> Iterator[None]:
+    """What the file system refuses, as one sentence; what fails because QEMU is gone, as that."""
+    try:
+        yield
+    except BackendFailed as error:
+        if vm and not vm.process.alive():
+            raise vm.gone() from error
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoomForState(
+                f"the state of {name} can't be saved",
+                detail=f"the disk is full ({error.strerror})",
+                remedy="make room below state_dir",
+            ) from error
+        where = f"{Path(error.filename)}: " if isinstance(error.filename, str) else ""
+        raise BackendFailed(
+            f"the saved states of {name} can't be reached",
+            detail=f"{where}{error.strerror or error}",
+            remedy="make state_dir writable",
+        ) from error

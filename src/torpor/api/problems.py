@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torpor.api.schemas.problem import ProblemSchema
 from torpor.domain.errors import Problem, TorporError
@@ -69,6 +70,28 @@ def _no_route(error: HTTPException, request: Request) -> Problem:
     return Problem("invalid", f"{where} was not accepted", detail=str(error.detail), remedy="see /openapi.json")
 
 
+class Unexpected:
+    """Answers errors that are not ours, in the place of Starlette's own handler, which would hang up as well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if started:
+                raise
+            await answer(problem_of(error))(scope, receive, send)
+
+
 def translate(app: FastAPI) -> None:
     """Have every failure of `app` answered as a ProblemSchema."""
 
@@ -84,6 +107,4 @@ def translate(app: FastAPI) -> None:
     def route_wrong(request: Request, error: HTTPException) -> JSONResponse:
         return answer(_no_route(error, request), error.status_code)
 
-    @app.exception_handler(Exception)
-    def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return answer(problem_of(error))
+    app.add_middleware(Unexpected)

@@ -21,7 +21,7 @@ def stream(work: Callable[[Report], BaseModel], failed: Callable[[Exception], Ba
     def labour() -> None:
         try:
             lines.put(work(lines.put))
-        except Exception as error:  # noqa: BLE001 (the thread has nobody else to tell; the client is told)
+        except Exception as error:  # nobody else is there to tell; the client is told
             lines.put(failed(error))
         finally:
             lines.put(None)

@@ -53,8 +53,8 @@ def doctor(
 
 
 def _print(here: Session, check: Document) -> None:
-    mark = cell("ok" if check["ok"] else "no")
-    line = mark.append(" " * (3 - len(mark))).append(f"{check['name']}: ", style="bold default")
+    line = cell("ok" if check["ok"] else "FAIL")
+    line.append(" " * (5 - len(line))).append(f"{cell(check['name'])}: ", style="bold default")
     line.append(cell(check["detail"]))
     if not check["ok"] and check["remedy"]:
         line.append(f"; {cell(check['remedy'])}", style="default")

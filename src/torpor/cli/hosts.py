@@ -4,7 +4,7 @@ import typer
 
 from torpor.cli.quantities import show_bytes, show_mb
 from torpor.cli.session import Json, session
-from torpor.cli.tables import print_table
+from torpor.cli.tables import left, print_table, right
 
 
 def hosts(context: typer.Context, as_json: Json = False) -> None:
@@ -26,7 +26,11 @@ def hosts(context: typer.Context, as_json: Json = False) -> None:
         )
         for h in document["hosts"]
     ]
-    print_table(here.out, ["HOST", ">CPUS", ">MEMORY", ">DISK", ">VMS", ">IN USE", ">SAVED"], rows)
+    print_table(
+        here.out,
+        [left("HOST"), right("CPUS"), right("MEMORY"), right("DISK"), right("VMS"), right("VM MEMORY"), right("SAVED")],
+        rows,
+    )
 
 
 def register(app: typer.Typer) -> None:

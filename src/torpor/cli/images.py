@@ -9,7 +9,7 @@ from torpor.cli.client import segment
 from torpor.cli.progress import display
 from torpor.cli.quantities import show_bytes
 from torpor.cli.session import Json, session
-from torpor.cli.tables import print_table
+from torpor.cli.tables import left, name, print_table, right
 from torpor.cli.workload_tables import show_time
 from torpor.domain.errors import BackendFailed
 
@@ -38,7 +38,9 @@ def ls(context: typer.Context, as_json: Json = False) -> None:
             )
             for i in document["images"]
         ]
-        print_table(here.out, ["NAME", "KIND", "FORMAT", ">SIZE", ">DISK", "ADDED"], rows)
+        print_table(
+            here.out, [name("NAME"), left("KIND"), left("FORMAT"), right("SIZE"), right("DISK"), left("ADDED")], rows
+        )
 
 
 @app.command()

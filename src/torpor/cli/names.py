@@ -3,7 +3,7 @@
 import typer
 
 from torpor.cli.session import Json, session
-from torpor.cli.tables import print_table
+from torpor.cli.tables import left, name, print_table
 
 
 def names(context: typer.Context, as_json: Json = False) -> None:
@@ -20,7 +20,7 @@ def names(context: typer.Context, as_json: Json = False) -> None:
         (n["fqdn"], n["address"], "yes" if n["published"] else "no", n["address_state"], n["workload_state"])
         for n in document["names"]
     ]
-    print_table(here.out, ["NAME", "ADDRESS", "ANSWERS", "ADDRESS IS", "WORKLOAD"], rows)
+    print_table(here.out, [name("NAME"), left("ADDRESS"), left("ANSWERS"), left("ADDRESS IS"), left("WORKLOAD")], rows)
     for n in document["names"]:
         if n["address_detail"]:
             here.say(f"{n['name']}: {n['address_detail']}")

@@ -6,7 +6,7 @@ from torpor.cli.client import Document
 from torpor.cli.problems import error_of
 from torpor.cli.quantities import show_bytes, show_mb, show_seconds
 from torpor.cli.session import Session
-from torpor.cli.tables import print_table
+from torpor.cli.tables import left, name, print_table, right, text
 
 
 def _note(workload: Document) -> str:
@@ -21,7 +21,7 @@ def print_workloads(here: Session, workloads: list[Document], everything: bool) 
     if not workloads:
         here.say("there are no workloads" if everything else "there are no workloads (ended ones: `torpor ps -a`)")
         return
-    columns = ["NAME", "STATE", ">VMS", ">CPUS", ">MEMORY", ">PRIO", ">RAN", "NOTE"]
+    columns = [name("NAME"), left("STATE"), right("VMS"), right("CPUS"), right("MEMORY"), right("PRIO"), right("RAN")]
     rows = [
         (
             w["name"],
@@ -31,11 +31,10 @@ def print_workloads(here: Session, workloads: list[Document], everything: bool) 
             show_mb(w["flavor"]["memory_mb"]),
             w["priority"],
             show_seconds(w["ran_seconds"]) if w["ran_seconds"] else "-",
-            _note(w),
         )
         for w in workloads
     ]
-    print_table(here.out, columns, rows)
+    print_table(here.out, columns, rows, [_note(w) for w in workloads])
 
 
 def print_workload(here: Session, w: Document) -> None:
@@ -88,7 +87,7 @@ def _print_operation(here: Session, workload: Document) -> None:
         elif step["status"] == "intended" and operation["bytes_total"]:
             took = f"{show_bytes(operation['bytes_done'])} of {show_bytes(operation['bytes_total'])}"
         rows.append((step["kind"], names.get(step["instance"], "-"), step["status"], took, step["detail"]))
-    print_table(here.out, ["STEP", "INSTANCE", "STATUS", ">TOOK", "DETAIL"], rows)
+    print_table(here.out, [left("STEP"), name("INSTANCE"), left("STATUS"), right("TOOK"), text("DETAIL")], rows)
 
 
 def _print_instances(here: Session, instances: list[Document]) -> None:
@@ -104,10 +103,22 @@ def _print_instances(here: Session, instances: list[Document]) -> None:
                 i["address_state"],
                 show_bytes(i["process_bytes"]) if i["pid"] else "-",
                 show_bytes(whole[0]["stored_bytes"]) if whole else "-",
-                "-" if i["exit_code"] is None else i["exit_code"],
+                "" if i["exit_code"] is None else i["exit_code"],
             )
         )
-    print_table(here.out, ["INSTANCE", "ADDRESS", "VM", "ADDRESS IS", ">MEMORY", ">SAVED", "EXIT"], rows)
+    print_table(
+        here.out,
+        [
+            name("INSTANCE"),
+            left("ADDRESS"),
+            left("VM"),
+            left("ADDRESS IS"),
+            right("MEMORY"),
+            right("SAVED"),
+            text("EXIT"),
+        ],
+        rows,
+    )
     for i in instances:
         if i["address_detail"]:
             here.say(f"{i['name']}: {i['address_detail']}")
@@ -132,13 +143,13 @@ def print_plan(here: Session, plan: Document) -> None:
         for number, action in enumerate(plan["actions"], start=1)
     ]
     if rows:
-        print_table(here.out, ["", "ACTION", "WORKLOAD", ">PREDICTED", "REASON"], rows)
+        print_table(here.out, [left(""), left("ACTION"), name("WORKLOAD"), right("PREDICTED"), text("REASON")], rows)
 
 
 def print_accepted(here: Session, outcome: Document) -> None:
     print_plan(here, outcome["plan"])
     print_table(
-        here.out, ["INSTANCE", "ADDRESS", "NAME"],
+        here.out, [name("INSTANCE"), left("ADDRESS"), name("NAME")],
         [(i["name"], i["address"], i["fqdn"]) for i in outcome["workload"]["instances"]],
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ _STANDING = (BackendState.PAUSED, BackendState.SHUT_OFF)
 
 
 class SoftShutdown(Protocol):
-    def shut_down(self, instance: InstanceId) -> None:
+    def shutdown(self, instance: InstanceId) -> None:
         """Ask the guest, through its agent, to power off; return at once. Raises BackendFailed."""
         ...
 
@@ -212,7 +212,7 @@ class QemuHypervisor:
     @staticmethod
     def _ask_agent(instance: InstanceId, shutdown: SoftShutdown) -> None:
         try:
-            shutdown.shut_down(instance)
+            shutdown.shutdown(instance)
         except TorporError:
             return
 

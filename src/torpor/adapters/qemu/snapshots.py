@@ -4,7 +4,7 @@ from torpor.adapters.qemu import disks
 from torpor.adapters.qemu.command_line import DISK_NODE
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.vms import Vm
-from torpor.domain.errors import BackendFailed
+from torpor.domain.errors import BackendFailed, Conflict
 
 _SNAPSHOT_SECONDS = 60.0
 
@@ -13,6 +13,12 @@ def take(vm: Vm, generation: int) -> None:
     """Keep the disk's contents of this instant, durable on return. Does nothing without a disk."""
     if not vm.folder.disk.exists():
         return
+    if _gave_up_disk(vm):
+        raise Conflict(
+            "the disk can't be saved once more",
+            detail="QEMU gave it up when it wrote its stream",
+            remedy="let the instance run on first",
+        )
     if generation in _of_running(vm):
         _delete_from_running(vm, generation)  # left by a save that did not end
     vm.execute(
@@ -24,8 +30,8 @@ def take(vm: Vm, generation: int) -> None:
 
 
 def keep_only(folder: InstanceFolder, vm: Vm | None, generations: set[int]) -> None:
-    """Give up the snapshots of all other states. Converges."""
-    if not folder.disk.exists():
+    """Give up the snapshots of all other states. Converges; at a later call, where QEMU can't do it now."""
+    if not folder.disk.exists() or (vm and _gave_up_disk(vm)):
         return
     there = _of_running(vm) if vm else disks.snapshots(folder.disk)
     for generation in set(there) - generations:
@@ -44,6 +50,11 @@ def take_back(folder: InstanceFolder, generation: int) -> None:
             f"the disk can't be taken back to saved state {generation}", detail=f"{folder.disk} has no such snapshot"
         )
     disks.apply_snapshot(folder.disk, generation)
+
+
+def _gave_up_disk(vm: Vm) -> bool:
+    """After its stream QEMU takes its disks for somebody else's, until it runs on; a write would be its end."""
+    return vm.status() == "postmigrate"
 
 
 def _of_running(vm: Vm) -> list[int]:

@@ -26,7 +26,7 @@ def write_stream(vm: Vm, path: Path, progress: Progress) -> tuple[str, int]:
     Raises OSError of the file's, BackendFailed, InstanceGone.
     """
     with path.open("xb") as file:
-        os.chmod(file.fileno(), 0o600)
+        os.fchmod(file.fileno(), 0o600)
         reader, writer = os.pipe()
         sink = _Sink(reader, file.fileno())
         try:

@@ -1,0 +1,134 @@
+"""Talking to the agent inside a guest over its unix socket.
+
+QEMU lets one client at a time at that socket, so a conversation connects, asks and closes. It
+begins with a sync: a guest that slept or booted in between may still owe somebody an answer,
+and a question is only put to an agent that was just heard, lest it be acted on much later.
+"""
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torpor.domain.errors import BackendFailed
+
+_DELIMITER = b"\xff"
+_LONGEST_ANSWER = 64 * 2**20
+"""The agent hands out at most 16 MiB of output of either kind, base64 on top."""
+
+
+class AgentRefused(BackendFailed):
+    """The agent is there and says no: an unknown or switched-off command, or one that failed in the guest."""
+
+
+class AgentSilent(BackendFailed):
+    """Nobody answers: no agent in the guest, a guest that still boots or stands still, or no guest."""
+
+
+class Conversation:
+    """An agent that was just heard. Not thread-safe."""
+
+    def __init__(self, connection: socket.socket, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._buffer = bytearray()
+
+    def ask(self, command: str, timeout: float, **arguments: object) -> Any:
+        """The command's `return` value. Raises AgentRefused, AgentSilent."""
+        deadline = time.monotonic() + timeout
+        self._send({"execute": command, **({"arguments": arguments} if arguments else {})}, b"", deadline)
+        try:
+            answer = self._line(deadline)
+        except ValueError as error:
+            raise _silent(self._path, "its answer can't be read") from error
+        if "error" in answer:
+            refusal = answer["error"]
+            raise AgentRefused(
+                f"the guest agent refused {command}",
+                detail=str(refusal.get("desc", "") if isinstance(refusal, dict) else refusal)[:500],
+                remedy="see that the guest's agent is recent and that the command is not switched off there",
+            )
+        return answer.get("return")
+
+    def sync(self, timeout: float) -> None:
+        """Throw away what is owed to others, until the agent repeats a number of ours."""
+        deadline, number = time.monotonic() + timeout, secrets.randbelow(2**31)
+        question: dict[str, object] = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
+        self._send(question, _DELIMITER, deadline)
+        while True:
+            while _DELIMITER not in self._buffer:
+                self._buffer.clear()
+                self._receive(deadline)
+            del self._buffer[: self._buffer.index(_DELIMITER) + 1]
+            try:
+                if self._line(deadline).get("return") == number:
+                    return
+            except ValueError:
+                continue  # the rest of somebody else's answer
+
+    def _send(self, message: dict[str, object], prefix: bytes, deadline: float) -> None:
+        with self._in_time(deadline):
+            self._connection.sendall(prefix + json.dumps(message).encode() + b"\n")
+
+    def _line(self, deadline: float) -> dict[str, Any]:
+        """The next JSON object. Raises ValueError: what a guest sends need not be one."""
+        end = self._buffer.find(b"\n")
+        while end < 0:
+            seen = len(self._buffer)
+            self._receive(deadline)
+            end = self._buffer.find(b"\n", seen)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        try:
+            answer = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("the agent's answer is nested too deep") from error
+        if not isinstance(answer, dict):
+            raise ValueError("the agent's answer is no object")
+        return answer
+
+    def _receive(self, deadline: float) -> None:
+        with self._in_time(deadline):
+            received = self._connection.recv(65536)
+        if not received or len(self._buffer) > _LONGEST_ANSWER:
+            raise _silent(self._path, "the connection was closed" if not received else "its answer has no end")
+        self._buffer += received
+
+    @contextmanager
+    def _in_time(self, deadline: float) -> Iterator[None]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _silent(self._path, "no answer in time")
+        self._connection.settimeout(left)
+        try:
+            yield
+        except TimeoutError as error:
+            raise _silent(self._path, "no answer in time") from error
+        except OSError as error:
+            raise _silent(self._path, error.strerror or str(error)) from error
+
+
+@contextmanager
+def conversation(path: Path, timeout: float) -> Iterator[Conversation]:
+    """Connect to the agent at `path` and sync within `timeout` seconds. Raises AgentSilent."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            raise _silent(path, error.strerror or str(error)) from error
+        talk = Conversation(connection, path)
+        talk.sync(timeout)
+        yield talk
+
+
+def _silent(path: Path, why: str) -> AgentSilent:
+    return AgentSilent(
+        "the guest agent does not answer",
+        detail=f"{why} ({path})",
+        remedy="have qemu-guest-agent running in the guest, or wait until it has booted",
+    )

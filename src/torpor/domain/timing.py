@@ -55,7 +55,7 @@ class TimingModel:
 def prior(fixed: float, bytes_per_second: float) -> TimingModel:
     """What is assumed before anything was measured, with the weight of a fraction of a measurement."""
     slope = 1e9 / bytes_per_second
-    weight = 0.2
+    weight = 0.02
     points = ((0.1, fixed + 0.1 * slope), (1.0, fixed + slope))
     return TimingModel(
         weight * len(points),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torpor.adapters.qemu.diagnostics import QemuDiagnostics
 from torpor.adapters.qemu.layout import Layout
 from torpor.adapters.qemu.machine import QemuHypervisor, SoftShutdown
 from torpor.adapters.qemu.qmp import Monitors
@@ -18,6 +19,7 @@ class QemuBackend:
 
     hypervisor: QemuHypervisor
     suspension: QemuSuspension
+    diagnostics: QemuDiagnostics
     layout: Layout
     vms: Vms
 
@@ -38,4 +40,6 @@ def make_backend(
     layout = Layout(settings.state_dir)
     vms = Vms(settings, layout, Monitors(), images, taps)
     hypervisor = QemuHypervisor(vms, config_drive, shutdown, guest_agent=shutdown is not None)
-    return QemuBackend(hypervisor, QemuSuspension(vms, config_drive, mechanism), layout, vms)
+    return QemuBackend(
+        hypervisor, QemuSuspension(vms, config_drive, mechanism), QemuDiagnostics(vms, config_drive), layout, vms
+    )

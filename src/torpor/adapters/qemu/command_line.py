@@ -107,4 +107,5 @@ def _file(path: Path) -> str:
 
 
 def _kernel(kernel: Kernel) -> list[str]:
-    return ["-kernel", str(kernel.kernel), "-initrd", str(kernel.initrd), "-append", kernel.cmdline]
+    files = (kernel.kernel.absolute(), kernel.initrd.absolute())  # QEMU runs in /
+    return ["-kernel", str(files[0]), "-initrd", str(files[1]), "-append", kernel.cmdline]

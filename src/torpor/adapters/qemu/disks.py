@@ -44,7 +44,9 @@ def create_overlay(path: Path, base: Disk, disk_mb: int, user: str) -> None:
         )
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
-    _qemu_img("create", "-q", "-f", "qcow2", "-F", base.format, "-b", str(base.path), str(partial), str(size))
+    _qemu_img(
+        "create", "-q", "-f", "qcow2", "-F", base.format, "-b", str(base.path.absolute()), str(partial), str(size)
+    )
     account = pwd.getpwnam(user)
     os.chown(partial, account.pw_uid, account.pw_gid)
     partial.chmod(0o600)

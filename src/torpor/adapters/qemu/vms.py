@@ -133,6 +133,10 @@ class Vms:
         self._locks: dict[InstanceId, threading.RLock] = {}
         self._guard = threading.Lock()
 
+    def apart(self, settings: QemuSettings) -> "Vms":
+        """VMs of another state directory, without network."""
+        return Vms(settings, Layout(settings.state_dir), self.monitors, self._images, None)
+
     @contextmanager
     def exclusive(self, instance: InstanceId) -> Iterator[None]:
         """One change of an instance at a time."""

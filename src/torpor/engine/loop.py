@@ -26,6 +26,8 @@ class Loop:
         self._watch = watch
         self._wanted = threading.Event()
         self._stopped = threading.Event()
+        self._last: dict[str, str] = {}
+        """What each thread complained of last, so that it says it once."""
         self._threads = [
             threading.Thread(target=self._rounds, name="engine", daemon=True),
             threading.Thread(target=self._watch_guests, name="guests", daemon=True),
@@ -71,9 +73,13 @@ class Loop:
 
     def _guarded(self, what: str, act: Callable[[], bool]) -> bool:
         try:
-            return act()
+            done = act()
+            self._last.pop(what, None)
+            return done
         except TorporError as error:
-            log.warning("%s: %s", what, error)
+            if self._last.get(what) != str(error):
+                log.warning("%s: %s", what, error)
+            self._last[what] = str(error)
         except Exception:  # a bug in one round must not end the daemon that others' VMs depend on
             log.exception("%s failed", what)
         return False

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torpor.domain.errors import NotFound
+from torpor.domain.errors import Conflict, NotFound
 from torpor.domain.ids import InstanceId, OperationId, WorkloadId
 from torpor.domain.instance import SavedState
 from torpor.domain.operation import Operation, OperationKind, OperationStatus
@@ -61,7 +61,12 @@ class Queue:
 
     def start(self) -> None:
         """Before the first round: put the books right with what is there."""
-        self._parts.ledger.set_host(self._parts.hypervisor.host().id, self._parts.hypervisor.host().total)
+        host = self._parts.hypervisor.host()
+        try:
+            self._parts.ledger.set_host(host.id, host.total)
+        except Conflict as error:
+            # The books keep the larger host until enough is given back; what runs is looked after all the same.
+            self._records.event("host-too-small", host.id, str(error))
         self._reconciler.audit(self._parts.hypervisor.observe())
 
     def tick(self) -> bool:

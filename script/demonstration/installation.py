@@ -1,0 +1,155 @@
+"""A Torpor of the demo's own: configuration, daemon, and everything removed again afterwards."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import psutil
+
+from demonstration import processes
+
+NAMESPACE, INTERFACE, ZONE = "torpor-demo", "torpordemo0", "demo.internal"
+
+
+class DemoFailed(Exception):
+    """The demo can't go on; the message is one sentence without its full stop."""
+
+
+class Installation:
+    """Everything lies below `root`; the image is kept there for the next run."""
+
+    def __init__(self, root: Path, subnet: IPv4Network, host: dict[str, int]) -> None:
+        self.root = root
+        self.state_dir = root / "state"
+        self.run_dir = root / "run"
+        self.config = root / "torpor.toml"
+        self.gateway = str(subnet.network_address + 1)
+        self.subnet = subnet
+        self.host = host
+        self._lock: IO[str] | None = None
+
+    def prepare(self) -> None:
+        """One demo at a time; what a demo that was killed has left is removed first."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._lock = (self.root / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DemoFailed(f"another demo is running in {self.root}") from error
+        if self.config.exists():
+            self.clean()
+        self.config.write_text(self._settings())
+
+    def _settings(self) -> str:
+        return f"""
+state_dir = "{self.state_dir}"
+run_dir = "{self.run_dir}"
+[host]
+name = "demo"
+vcpus = {self.host["vcpus"]}
+memory_mb = {self.host["memory_mb"]}
+[network]
+namespace = "{NAMESPACE}"
+interface = "{INTERFACE}"
+subnet = "{self.subnet}"
+zone = "{ZONE}"
+[policy]
+min_run_seconds = 1
+"""
+
+    # --- asking the daemon ---
+
+    def torpor(self, *arguments: str, timeout: float = 300.0) -> Any:
+        """What a person would type; the answer of `--json`. Raises DemoFailed."""
+        command = [sys.executable, "-m", "torpor", "--config", str(self.config), *arguments, "--json"]
+        try:
+            ended = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DemoFailed(f"`torpor {arguments[0]}` took longer than {timeout:.0f} s") from error
+        if ended.returncode != 0:
+            said = (ended.stderr.strip() or ended.stdout.strip()).splitlines() or ["it said nothing"]
+            raise DemoFailed(f"`torpor {' '.join(arguments)}` failed: {said[-1].rstrip('.')}")
+        return json.loads(ended.stdout)
+
+    def get(self, path: str) -> Any:
+        """A look through the API, for waiting; the command line would take half a second each time."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.run_dir / "api.sock")), timeout=30.0) as client:
+            answer = client.get(f"http://torpor{path}")
+            answer.raise_for_status()
+            return answer.json()
+
+    def wait_until(self, workload: str, arrived: Callable[[Any], bool], patience: float = 120.0) -> Any:
+        """The workload's document as soon as `arrived` says so. Raises DemoFailed."""
+        give_up = time.monotonic() + patience
+        while True:
+            document = self.get(f"/v1/workloads/{workload}")
+            if arrived(document):
+                return document
+            if document["state"] == "failed":
+                problem = document["problem"] or {"what": document["reason"]}
+                raise DemoFailed(f"{workload} failed: {problem['what']}: {problem.get('detail', '')}".rstrip(": "))
+            if time.monotonic() > give_up:
+                why = document["waiting_for"] or document["reason"]
+                raise DemoFailed(f"{workload} is still {document['state']} after {patience:.0f} s ({why})")
+            time.sleep(0.05)
+
+    def stored_bytes(self, instances: list[str]) -> int:
+        """What the saved states of these instances take on disk, holes not counted."""
+        folders = [self.state_dir / "instances" / instance / "states" for instance in instances]
+        files = [file for folder in folders if folder.is_dir() for file in folder.rglob("*") if file.is_file()]
+        return sum(file.stat().st_blocks * 512 for file in files)
+
+    # --- the end ---
+
+    def clean(self) -> list[str]:
+        """Delete every workload, take everything down; what could not be removed."""
+        if not self.config.exists():
+            return []
+        left = []
+        try:
+            for workload in self.torpor("ps", "--all")["workloads"]:
+                self.torpor("delete", workload["name"], "--yes")
+            self.torpor("down")
+        except DemoFailed as error:
+            left.append(f"a part that could not be removed politely ({error})")
+        left += [f"process {pid}" for pid in processes.kill(self.state_dir)]
+        if Path(f"/run/netns/{NAMESPACE}").exists():
+            left.append(f"network namespace {NAMESPACE}")
+        if not left:
+            self._forget()
+        return left
+
+    def _forget(self) -> None:
+        """Remove all files but the image."""
+        for entry in self.state_dir.iterdir() if self.state_dir.exists() else ():
+            if entry.name == "images":
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.config.unlink()
+
+
+def free_subnet() -> IPv4Network:
+    """A /24 that no interface of this machine touches. Raises DemoFailed."""
+    addresses = [a.address for found in psutil.net_if_addrs().values() for a in found if a.family.name == "AF_INET"]
+    for third in range(256):
+        subnet = IPv4Network(f"10.107.{third}.0/24")
+        if not any(IPv4Network(address).subnet_of(subnet) for address in addresses):
+            return subnet
+    raise DemoFailed("no free network was found in 10.107.0.0/16; choose one with --subnet")
+
+
+def require_root() -> None:
+    if os.geteuid() != 0:
+        raise DemoFailed("the demo starts VMs, so it must be run as root")

@@ -1,0 +1,81 @@
+"""QEMU processes as /proc shows them: which there are, and how much memory each has of its own."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+INTERVAL = 0.2
+"""Seconds between two samples."""
+
+
+def pids(state_dir: Path) -> dict[str, int]:
+    """Pid by instance id of every QEMU process that was started for an instance below this folder."""
+    marker = os.fsencode(f"{state_dir}/instances/")
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"-uuid" in arguments and any(marker in argument for argument in arguments):
+            found[arguments[arguments.index(b"-uuid") + 1].decode()] = int(entry.name)
+    return found
+
+
+def own_memory(pid: int) -> int:
+    """Bytes that are in memory and are the process's own; pages of files are not counted."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+
+
+def memory_of(state_dir: Path, instances: Collection[str]) -> int:
+    """Bytes of all processes of these instances."""
+    return sum(own_memory(pid) for instance, pid in pids(state_dir).items() if instance in instances)
+
+
+def kill(state_dir: Path) -> list[int]:
+    """End by force what is still there of ours; the pids."""
+    left = list(pids(state_dir).values())
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return left
+
+
+class Sampler:
+    """Watches memory by workload all along, in a thread of its own."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._groups: Mapping[str, frozenset[str]] = {}
+        self._began = time.monotonic()
+        self._stopped = threading.Event()
+        self.samples: list[tuple[float, int, int]] = []
+        self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
+        self._thread.start()
+
+    def watch(self, batch: Collection[str], priority: Collection[str] = ()) -> None:
+        self._groups = {"batch": frozenset(batch), "priority": frozenset(priority)}
+
+    def stop(self) -> list[tuple[float, int, int]]:
+        self._stopped.set()
+        self._thread.join()
+        return self.samples
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            groups = self._groups
+            if groups:
+                sizes = {instance: own_memory(pid) for instance, pid in pids(self._state_dir).items()}
+                batch, priority = (
+                    sum(size for instance, size in sizes.items() if instance in groups[group])
+                    for group in ("batch", "priority")
+                )
+                self.samples.append((time.monotonic() - self._began, batch, priority))

@@ -1,5 +1,6 @@
 """Small worlds for tests of decisions: workloads at rest on hosts, with books that agree with them."""
 
+import random
 from collections.abc import Sequence
 
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
@@ -93,3 +94,54 @@ def claims_of(g: Gang, overhead: int) -> list[Claim]:
             stored = -(-g.state_bytes[instance.id] // MIB)
             found.append(Claim(instance.id, ClaimKind.STATE, instance.host, Resources(disk_mb=stored)))
     return found
+
+
+def small_world(dice: random.Random, most: int, waiting: int, most_hosts: int) -> World:
+    """Up to `most` gangs at rest on hosts, as far as they fit, and one to `waiting` pending ones."""
+    names = [f"h{i}" for i in range(dice.randint(1, most_hosts))]
+    hosts = {
+        name: Resources(dice.randint(2, 8), dice.randint(8, 20) * 256, dice.choice([512, 2048, 4096, 9000]))
+        for name in names
+    }
+    overhead = dice.choice([0, 64])
+    left = dict(hosts)
+    gangs: list[Gang] = []
+    for index in range(most):
+        state = dice.choice([WorkloadState.ACTIVE] * 4 + [WorkloadState.SUSPENDED])
+        found = _any_gang(dice, f"g{index}", state, names)
+        if dice.random() < 0.9 and _put(found, left, overhead):
+            gangs.append(found)
+    gangs += [_any_gang(dice, f"p{i}", WorkloadState.PENDING, names) for i in range(dice.randint(1, waiting))]
+    dice.shuffle(gangs)
+    min_run, max_victims = dice.choice([0.0, 30.0, 30.0]), dice.choice([1, 2, 2, 4])
+    return world(hosts, gangs, min_run=min_run, max_victims=max_victims, overhead=overhead)
+
+
+def _any_gang(dice: random.Random, name: str, state: WorkloadState, hosts: list[str]) -> Gang:
+    memory = dice.randint(1, 6) * 256
+    active = state is WorkloadState.ACTIVE
+    return gang(
+        name,
+        state=state,
+        cpus=dice.choice([1, 1, 2, 3]),
+        memory=memory,
+        disk=dice.choice([0, 0, 100]),
+        priority=dice.choice([0, 10, 10, 20] if active else [5, 10, 20, 50]),
+        preemptible=dice.random() < 0.8,
+        protect=dice.random() < 0.1,
+        ran=dice.choice([1.0, 20.0, 40.0, 900.0, 900.0]),
+        age=1000.0 + dice.randint(0, 10),
+        on=[dice.choice(hosts) for _ in range(dice.randint(1, 2))],
+        resident_mb=dice.choice([1, memory // 2, memory]),
+    )
+
+
+def _put(found: Gang, left: dict[str, Resources], overhead: int) -> bool:
+    """Take what the gang holds out of what is left; False, and nothing taken, where it does not fit."""
+    after = dict(left)
+    for claim in claims_of(found, overhead):
+        after[claim.host] -= claim.resources
+    if any(min(r.vcpus, r.memory_mb, r.disk_mb) < 0 for r in after.values()):
+        return False
+    left.update(after)
+    return True

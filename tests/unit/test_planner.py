@@ -7,7 +7,7 @@ from tests.worlds import LOCAL, MIB, NOW, gang, world
 
 from torpor.domain.capacity import Resources
 from torpor.domain.forecast import after
-from torpor.domain.ids import WorkloadId
+from torpor.domain.ids import HostId, WorkloadId
 from torpor.domain.operation import OperationKind
 from torpor.domain.plan import Plan, Verdict, World
 from torpor.domain.planner import due_to_end, next_plan, plan_resume, plan_start, plan_suspend, predict
@@ -98,8 +98,8 @@ def test_measured_times_decide_not_bytes() -> None:
     hosts = {"fast": Resources(1, 4096, 9000), "slow": Resources(1, 4096, 9000)}
     here, there = gang("a-slow", on=("slow",), resident_mb=100), gang("b-fast", on=("fast",), resident_mb=400)
     of = world(hosts, [here, there, gang("new", state=PENDING, priority=50)])
-    measured = prior(30.0, 1e9)
-    of = replace(of, timings={("slow", OperationKind.SUSPEND): measured, ("slow", OperationKind.RESUME): measured})
+    kinds = (OperationKind.SUSPEND, OperationKind.RESUME)
+    of = replace(of, timings={(HostId("slow"), kind): prior(30.0, 1e9) for kind in kinds})
     assert victims(start(of, "new")) == ["b-fast"]
 
 

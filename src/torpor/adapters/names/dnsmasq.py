@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from ipaddress import AddressValueError, IPv4Address
 
 from torpor.adapters.names.hosts_directory import HostsDirectory
-from torpor.adapters.names.lookup import ask, until
+from torpor.adapters.names.lookup import Answers, unheard
 from torpor.adapters.names.process import DnsmasqProcess, DnsmasqSettings, server_user
 from torpor.domain.errors import BackendFailed, Invalid, TorporError
 from torpor.domain.naming import NameRecord, check_label
 from torpor.ports import Check
 
 _ANSWER_SECONDS = 2.0
+"""After so long without a better answer, the server is taken for stuck."""
 _LOG_BYTES = 4 * 2**20
 _OLDEST = (2, 88)
 """Older ones never forget what was deleted from the hosts directory."""
@@ -60,10 +61,8 @@ class DnsmasqNames:
                 self._process.stop()
             self._serve()
             wanted = {record.name: record.address for record in checked}
-            for name, address in wanted.items():
-                if self._heard.get(name) != address:
-                    self._hear(name, (address,))
-                    self._heard[name] = address
+            self._hear({name: (address,) for name, address in wanted.items() if self._heard.get(name) != address})
+            self._heard.update(wanted)
 
     def withdraw(self, names: Sequence[str]) -> None:
         """Durable, then silent. Converges. Raises Invalid, BackendFailed."""
@@ -73,8 +72,7 @@ class DnsmasqNames:
             for name in checked:
                 self._heard.pop(name, None)
             if self._process.running():
-                for name in checked:
-                    self._hear(name, ())
+                self._hear(dict.fromkeys(checked, ()))
 
     def records(self) -> Sequence[NameRecord]:
         with self._lock:
@@ -117,43 +115,41 @@ class DnsmasqNames:
 
     def _serve(self) -> None:
         """Have a server that answers; one that does not is ended and started anew."""
-        if self._process.running() and self._gateway_answers():
-            return
-        self._restart()
+        if not self._process.running() or not self._gateway_answers():
+            self._restart()
 
     def _restart(self) -> None:
         self._process.stop()
         self._heard.clear()
         self._process.start()
         self._synced = True
-        if not until(self._gateway_answers, _ANSWER_SECONDS):
+        if not self._gateway_answers():
             raise BackendFailed(
                 f"the name server on {self._settings.listen_address} does not answer",
                 remedy=f"see {self._settings.log}",
             )
 
     def _gateway_answers(self) -> bool:
-        return self._ask("gateway") == (self._settings.listen_address,)
+        return not self._unheard({"gateway": (self._settings.listen_address,)})
 
-    def _ask(self, name: str) -> tuple[str, ...] | None:
-        settings = self._settings
-        return ask(settings.listen_address, settings.port, f"{name}.{settings.zone}.")
-
-    def _hear(self, name: str, addresses: tuple[str, ...]) -> None:
+    def _hear(self, wanted: Answers) -> None:
         """Wait until the server answers so. A change that it missed is cured by starting it anew."""
-
-        def as_wanted() -> bool:
-            return self._ask(name) == addresses
-
-        if until(as_wanted, _ANSWER_SECONDS):
+        if not self._unheard(wanted):
             return
         self._restart()
-        if not until(as_wanted, _ANSWER_SECONDS):
+        left = self._unheard(wanted)
+        for fqdn, addresses in left.items():
             raise BackendFailed(
-                f"the name server does not answer for {name}.{self._settings.zone} as it should",
-                detail=f"it says {self._ask(name)}, not {', '.join(addresses) or 'that there is none'}",
+                f"the name server does not answer for {fqdn} as it should",
+                detail=f"it never said {', '.join(addresses) or 'that there is no such name'}",
                 remedy=f"see {self._settings.log}",
             )
+
+    def _unheard(self, wanted: Answers) -> Answers:
+        """`wanted` by label; what is left, by full name."""
+        settings = self._settings
+        by_fqdn = {f"{name}.{settings.zone}.": addresses for name, addresses in wanted.items()}
+        return unheard(settings.listen_address, settings.port, by_fqdn, _ANSWER_SECONDS)
 
     def _version(self) -> tuple[int, ...]:
         try:

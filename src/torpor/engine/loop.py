@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from torpor.domain.errors import TorporError
 from torpor.engine.guests import GuestWatch
@@ -51,10 +52,12 @@ class Loop:
         self._wanted.set()
 
     def _rounds(self) -> None:
+        asked = True
         while not self._stopped.is_set():
+            if self._guarded("round", partial(self.queue.tick, asked)):
+                continue
+            asked = self._wanted.wait(ROUND_SECONDS)
             self._wanted.clear()
-            if not self._guarded("round", self.queue.tick):
-                self._wanted.wait(ROUND_SECONDS)
 
     def _watch_guests(self) -> None:
         while not self._stopped.is_set():

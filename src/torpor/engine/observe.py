@@ -1,9 +1,10 @@
 """The world as it is now, for those who decide."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from torpor.domain.ids import HostId, InstanceId
-from torpor.domain.instance import Instance, Observation, SavedState, StateStatus
+from torpor.domain.ids import HostId, InstanceId, WorkloadId
+from torpor.domain.instance import Instance, Observation, StateStatus
 from torpor.domain.operation import OperationKind
 from torpor.domain.plan import Gang, World
 from torpor.domain.timing import TimingModel
@@ -13,39 +14,40 @@ from torpor.engine.parts import Parts, Settings
 _TIMED = (OperationKind.RUN, OperationKind.SUSPEND, OperationKind.RESUME)
 
 
-def observe(parts: Parts, settings: Settings, seen: Mapping[InstanceId, Observation] | None = None) -> World:
-    """A snapshot. `seen` saves asking the hypervisor again."""
-    if seen is None:
-        seen = parts.hypervisor.observe()
-    instances: dict[str, list[Instance]] = {}
-    for instance in parts.inventory.instances():
-        instances.setdefault(instance.workload, []).append(instance)
+def observe(parts: Parts, settings: Settings) -> World:
+    """A snapshot of everything that a decision may depend on."""
     hosts = tuple(parts.ledger.hosts())
     return World(
         now=parts.clock.now(),
         hosts=hosts,
         claims=tuple(parts.ledger.claims()),
-        gangs=tuple(gang(parts, w, tuple(instances.get(w.id, ())), seen) for w in parts.inventory.workloads()),
+        gangs=tuple(_with_states(parts, g) for g in gangs(parts, parts.hypervisor.observe())),
         policy=settings.policy,
         timings=_timings(parts, [h.id for h in hosts]),
     )
 
 
-def gang(
-    parts: Parts, workload: Workload, instances: tuple[Instance, ...], seen: Mapping[InstanceId, Observation]
-) -> Gang:
-    states: dict[InstanceId, SavedState] = {}
-    if workload.state is WorkloadState.SUSPENDED:
-        for instance in instances:
-            newest = next(iter(parts.suspension.states(instance.id)), None)
-            if newest is not None:
-                states[instance.id] = newest
-    return Gang(
-        workload=workload,
-        instances=instances,
-        resident_bytes={i.id: seen[i.id].resident_bytes for i in instances if i.id in seen},
+def gangs(parts: Parts, seen: Mapping[InstanceId, Observation]) -> tuple[Gang, ...]:
+    """Every workload with its instances and what was seen of them; saved states are not looked at."""
+    instances: dict[WorkloadId, list[Instance]] = {}
+    for instance in parts.inventory.instances():
+        instances.setdefault(instance.workload, []).append(instance)
+    return tuple(_gang(w, tuple(instances.get(w.id, ())), seen) for w in parts.inventory.workloads())
+
+
+def _gang(workload: Workload, instances: tuple[Instance, ...], seen: Mapping[InstanceId, Observation]) -> Gang:
+    return Gang(workload, instances, {i.id: seen[i.id].resident_bytes for i in instances if i.id in seen})
+
+
+def _with_states(parts: Parts, gang: Gang) -> Gang:
+    if gang.workload.state is not WorkloadState.SUSPENDED:
+        return gang
+    found = {i.id: next(iter(parts.suspension.states(i.id)), None) for i in gang.instances}
+    states = {i: s for i, s in found.items() if s is not None}
+    return replace(
+        gang,
         state_bytes={i: s.memory_bytes for i, s in states.items()},
-        whole_state=len(states) == len(instances) and all(s.status is StateStatus.WHOLE for s in states.values()),
+        whole_state=len(states) == len(found) and all(s.status is StateStatus.WHOLE for s in states.values()),
     )
 
 

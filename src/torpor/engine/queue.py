@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from torpor.domain.errors import Conflict, NotFound
@@ -13,7 +13,7 @@ from torpor.domain.plan import Action, Gang, Plan, World
 from torpor.domain.planner import PRIORS, due_to_end, next_plan
 from torpor.domain.workload import WorkloadState
 from torpor.engine.execute import Executor
-from torpor.engine.observe import observe
+from torpor.engine.observe import gangs, observe
 from torpor.engine.operations import begin
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.reconcile import Reconciler
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Pause before an operation or a workload that failed is tried again; doubled with every failure."""
 RETRY_MOST = 60.0
+DECIDE_SECONDS = 5.0
+"""How often it is decided anew when nobody asked and nothing happened: time alone may make a plan possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Queue:
         self._later: dict[str, _Later] = {}
         self._waiting: tuple[Plan, ...] = ()
         self._tried: dict[OperationId, int] = {}
+        self._decide_at = 0.0
         self.stopping = threading.Event()
         """Set: no new operation is begun, and none is gone on with after the step under way."""
         self.draining = threading.Event()
@@ -69,21 +72,30 @@ class Queue:
             self._records.event("host-too-small", host.id, str(error))
         self._reconciler.audit(self._parts.hypervisor.observe())
 
-    def tick(self) -> bool:
-        """One round. Returns whether something was done, so that another round is due at once."""
+    def tick(self, asked: bool = True) -> bool:
+        """One round. Returns whether something was done, so that another round is due at once.
+
+        `asked`: somebody may have changed what there is to decide. Otherwise decisions are made anew
+        only when something was done, or now and then.
+        """
         seen = self._parts.hypervisor.observe()
-        self._reconciler.reconcile(seen)
-        self._begin_ends(observe(self._parts, self._settings, seen))
-        if self._go_on():
-            return True
-        if self.draining.is_set() or self.stopping.is_set():
-            return False
+        with self._records.lock:
+            busy = {o.workload for o in self._parts.journal.open()}
+            found = gangs(self._parts, seen)
+            self._reconciler.reconcile(found, busy, seen)
+            self._begin_ends(found, busy)
+        done = self._go_on()
+        now = self._parts.clock.now()
+        if done or asked:
+            self._decide_at = now
+        if done or now < self._decide_at or self.draining.is_set() or self.stopping.is_set():
+            return done
+        self._decide_at = now + DECIDE_SECONDS
         return self._start_next()
 
     def world(self) -> World:
         """The world as the planner is to see it."""
-        seen = self._parts.hypervisor.observe()
-        world = observe(self._parts, self._settings, seen)
+        world = observe(self._parts, self._settings)
         return replace(world, gangs=tuple(self._spared(gang, world.now) for gang in world.gangs))
 
     def _spared(self, gang: Gang, now: float) -> Gang:
@@ -176,19 +188,18 @@ class Queue:
 
     # --- decisions ---
 
-    def _begin_ends(self, world: World) -> None:
+    def _begin_ends(self, found: tuple[Gang, ...], busy: Collection[WorkloadId]) -> None:
         """Workloads whose duration is over, or whose commands have all finished."""
-        with self._records.lock:
-            busy = {o.workload for o in self._parts.journal.open()}
-            over = {w: "its duration is over" for w in due_to_end(world)}
-            for gang in world.gangs:
-                if gang.workload.command is not None and all(i.exit_code is not None for i in gang.instances):
-                    codes = sorted({i.exit_code for i in gang.instances if i.exit_code is not None})
-                    over[gang.workload.id] = f"its command finished (exit code {', '.join(map(str, codes))})"
-            for id, reason in over.items():
-                workload = self._records.workload(id)
-                if workload.state is WorkloadState.ACTIVE and id not in busy:
-                    begin(self._parts, self._records, OperationKind.END, workload, reason)
+        world = World(self._parts.clock.now(), (), (), found, self._settings.policy)
+        over = {w: "its duration is over" for w in due_to_end(world)}
+        for gang in found:
+            if gang.workload.command is not None and all(i.exit_code is not None for i in gang.instances):
+                codes = sorted({i.exit_code for i in gang.instances if i.exit_code is not None})
+                over[gang.workload.id] = f"its command finished (exit code {', '.join(map(str, codes))})"
+        for id, reason in over.items():
+            workload = self._records.workload(id)  # the reconciler may just have found it dead
+            if workload.state is WorkloadState.ACTIVE and id not in busy:
+                begin(self._parts, self._records, OperationKind.END, workload, reason)
 
     def _start_next(self) -> bool:
         with self._records.lock:

@@ -1,13 +1,14 @@
 """What the backend says against what the records say: deaths, ends, and things done behind our back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from torpor.domain.capacity import ClaimKind
 from torpor.domain.errors import InstanceGone, TorporError
-from torpor.domain.ids import InstanceId
+from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import BackendState, Instance, Observation
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import OperationKind
+from torpor.domain.plan import Gang
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.operations import begin
 from torpor.engine.parts import Parts
@@ -25,20 +26,17 @@ class Reconciler:
         self._records = records
         self._told: set[tuple[InstanceId, BackendState]] = set()
 
-    def reconcile(self, seen: Seen) -> None:
-        with self._records.lock:
-            busy = {o.workload for o in self._parts.journal.open()}
-            known: set[InstanceId] = set()
-            for workload in self._parts.inventory.workloads():
-                instances = self._records.instances(workload.id)
-                known.update(i.id for i in instances)
-                if workload.id not in busy:
-                    self._look_at(workload, instances, seen)
-            for stranger in seen.keys() - known:
-                self._tell_once(
-                    stranger, seen[stranger].state, stranger,
-                    f"Process {seen[stranger].pid} runs an instance that is not in the records; it was left alone.",
-                )  # fmt: skip
+    def reconcile(self, gangs: Sequence[Gang], busy: Collection[WorkloadId], seen: Seen) -> None:
+        """`busy`: workloads that an operation is changing. The caller holds the records' lock."""
+        for gang in gangs:
+            if gang.workload.id not in busy:
+                self._look_at(gang.workload, gang.instances, seen)
+        known = {instance.id for gang in gangs for instance in gang.instances}
+        for stranger in seen.keys() - known:
+            self._tell_once(
+                stranger, seen[stranger].state, stranger,
+                f"Process {seen[stranger].pid} runs an instance that is not in the records; it was left alone.",
+            )  # fmt: skip
 
     def _look_at(self, workload: Workload, instances: tuple[Instance, ...], seen: Seen) -> None:
         states = {i.id: seen.get(i.id, _ABSENT).state for i in instances}

@@ -94,12 +94,8 @@ class EngineOnFakes:
         self.names = FakeNames()
         self.batch = FakeBatchSystem(self.world)
         self.images = FakeImages(self.clock)
-        self.ledger, self.journal, self.inventory, self.history = records or (
-            FakeLedger(),
-            FakeJournal(),
-            FakeInventory(),
-            FakeHistory(),
-        )
+        in_memory: tuple[Any, Any, Any, Any] = (FakeLedger(), FakeJournal(), FakeInventory(), FakeHistory())
+        self.ledger, self.journal, self.inventory, self.history = records or in_memory
         self.counter = Counter()
         self.settings = Settings(
             policy=Policy(min_run, max_victims=8, overhead_mb=OVERHEAD_MB),

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from typing import Any
 import dns.exception
 import dns.resolver
 import dns.reversename
+import httpx
 import psutil
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path(os.environ.get("TORPOR_TEST_CACHE", ROOT / "build" / "test-images"))
 GUEST_PORT = 7000
 BOOT_PATIENCE = 90.0
+SERVE = ("-m", "torpor", "--config", "{config}", "serve")
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -48,10 +51,26 @@ def cached_image(name: str) -> Path:
     return CACHE / name
 
 
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system
+        shutil.copy2(source, target)
+
+
 class Installation:
     """Configuration and state below `root`; network of its own, numbered by `number` (0-99)."""
 
-    def __init__(self, root: Path, number: int, memory_mb: int = 1024, vcpus: int = 4, **policy: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        number: int,
+        memory_mb: int = 1024,
+        vcpus: int = 4,
+        disk_mb: int = 20000,
+        subnet: str = "10.111.{number}.0/24",
+        **policy: float,
+    ) -> None:
         self.root = root
         self.state_dir = root / "state"
         self.socket = root / "run" / "api.sock"
@@ -60,7 +79,7 @@ class Installation:
         self.gateway = f"10.111.{number}.1"
         self._daemon: subprocess.Popen[bytes] | None = None
         root.chmod(0o711)
-        self.namespace, interface = f"torpor-t{number}", f"torpor-t{number}"
+        self.namespace = self.interface = f"torpor-t{number}"
         rules = {"min_run_seconds": 0.0, "stop_grace_seconds": 3.0, **policy}
         self.config.write_text(
             f"""
@@ -69,14 +88,14 @@ run_dir = "{root / "run"}"
 [host]
 vcpus = {vcpus}
 memory_mb = {memory_mb}
-disk_mb = 20000
+disk_mb = {disk_mb}
 [qemu]
 overhead_mb = 64
 tb_size_mb = 32
 [network]
 namespace = "{self.namespace}"
-interface = "{interface}"
-subnet = "10.111.{number}.0/24"
+interface = "{self.interface}"
+subnet = "{subnet.format(number=number)}"
 zone = "{self.zone}"
 [policy]
 """
@@ -86,16 +105,16 @@ zone = "{self.zone}"
     # --- images and daemon ---
 
     def use_image(self, name: str) -> None:
-        """Put the cached image into this installation's store, without copying its bytes."""
+        """Put the cached image into this installation's store, without copying its bytes where that can be."""
         target = self.state_dir / "images" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(cached_image(name), target, copy_function=os.link)
+        shutil.copytree(cached_image(name), target, copy_function=_link_or_copy)
 
-    def start(self, command: Sequence[str] = ("-m", "torpor", "--config", "{config}", "serve")) -> None:
-        """Start a daemon; `command` is what follows `python`."""
+    def start(self, command: Sequence[str] = SERVE, prefix: Sequence[str] = ()) -> None:
+        """Start a daemon; `command` is what follows `python`, `prefix` a program that becomes it in the end."""
         log = (self.root / "daemon.log").open("ab")
         self._daemon = subprocess.Popen(
-            [sys.executable, *(part.format(config=self.config) for part in command)],
+            [*prefix, sys.executable, *(part.format(config=self.config) for part in command)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
             stdin=subprocess.DEVNULL,
@@ -104,7 +123,7 @@ zone = "{self.zone}"
             start_new_session=True,
         )
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
+    def wait_ready(self, seconds: float = 90.0) -> None:
         wait_until(self.answers, seconds, f"the daemon answers; its log: {self.log()[-2000:]}")
 
     def answers(self) -> bool:
@@ -153,8 +172,13 @@ zone = "{self.zone}"
     def json(self, *words: str) -> Any:
         return json.loads(self.ok(*words, "--json"))
 
+    def get(self, path: str) -> Any:
+        """What the API answers; without a process of its own, which polling can't afford."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=30.0) as client:
+            return client.get(f"http://torpor/v1/{path}").raise_for_status().json()
+
     def show(self, workload: str) -> Any:
-        return self.json("show", workload)
+        return self.get(f"workloads/{workload}")
 
     def state(self, workload: str) -> str:
         return str(self.show(workload)["state"])
@@ -206,6 +230,35 @@ zone = "{self.zone}"
                 found.append(process)
         return found
 
+    def name_servers(self) -> list[psutil.Process]:
+        """Name servers of this installation, found by their command lines alone."""
+        mark = f"--hostsdir={self.state_dir}/"
+        return [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "dnsmasq" and any(a.startswith(mark) for a in process.info["cmdline"] or [])
+        ]
+
+    def qemu_of(self, instance: str) -> psutil.Process:
+        """The process of the instance with this id; fails unless there is exactly one."""
+        (process,) = [p for p in self.qemu_processes() if instance in p.info["cmdline"]]
+        return process
+
+    def kill_qemu(self, instance: str) -> None:
+        """SIGKILL the process of the instance with this id."""
+        process = self.qemu_of(instance)
+        process.kill()
+        process.wait(20)
+
+    def lose_power(self) -> None:
+        """All that a restart of the machine ends: daemon, guests, name server, namespace, interfaces."""
+        self.kill()
+        for process in (*self.qemu_processes(), *self.name_servers()):
+            process.kill()
+            process.wait(20)
+        subprocess.run(["ip", "netns", "del", self.namespace], check=True)
+        subprocess.run(["ip", "link", "del", self.interface], capture_output=True, check=False)  # its peer took it along
+
     def close(self) -> None:
         """End all that is this installation's: daemon, guests, name server, network."""
         if self._daemon is not None and self._daemon.poll() is None:
@@ -218,13 +271,18 @@ zone = "{self.zone}"
 
 
 @contextmanager
-def installation(root: Path, number: int, **settings: Any) -> Iterator[Installation]:
-    """An installation with the tiny image, its daemon running; closed afterwards."""
+def installation(number: int, image: str = "tiny", **settings: Any) -> Iterator[Installation]:
+    """An installation with this image, its daemon running; closed and removed afterwards.
+
+    Not below pytest's own folder, which the users of QEMU and dnsmasq may not pass.
+    """
+    root = Path(tempfile.mkdtemp(prefix="torpor-test-"))
     torpor = Installation(root, number, **settings)
     try:
-        torpor.use_image("tiny")
+        torpor.use_image(image)
         torpor.start()
         torpor.wait_ready()
         yield torpor
     finally:
         torpor.close()
+        shutil.rmtree(root, ignore_errors=True)

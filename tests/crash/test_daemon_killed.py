@@ -1,7 +1,6 @@
 """SIGKILL of the daemon at every step of run, suspend and resume, with real guests."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ def points(kind: OperationKind) -> list[tuple[StepKind, str]]:
 
 
 @pytest.fixture(scope="module")
-def torpor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installation(tmp_path_factory.mktemp("killed"), number=20, memory_mb=640) as torpor:
+def torpor() -> Iterator[Installation]:
+    with installation(number=20, memory_mb=640) as torpor:
         torpor.ok("run", "gang", "--image", "tiny", "--memory", "128M", "--count", "2", "--preemptible", "--wait")
         for address in torpor.addresses("gang"):
             torpor.wait_guest(address)
@@ -61,7 +60,7 @@ def check(torpor: Installation, before: list[Any], counters: list[int]) -> None:
     tcp = torpor.ask(addresses[0], "status")["tcp"]
     assert tcp["connected"], tcp
     assert len(torpor.qemu_processes()) == 2
-    host = torpor.json("hosts")["hosts"][0]
+    host = torpor.get("hosts")["hosts"][0]
     assert host["used"]["memory_mb"] == 2 * (128 + 64)
     for name, address in zip(("gang-0", "gang-1"), addresses, strict=True):
         assert torpor.resolve(name) == [address]
@@ -76,7 +75,7 @@ def test_killed_while_suspending(torpor: Installation, step: StepKind, moment: s
     restart_in_the_end(torpor)
     torpor.wait_state("gang", "suspended")
     assert torpor.qemu_processes() == []
-    assert torpor.json("hosts")["hosts"][0]["used"]["memory_mb"] == 0
+    assert torpor.get("hosts")["hosts"][0]["used"]["memory_mb"] == 0
     torpor.ok("resume", "gang")
     torpor.wait_state("gang", "active")
     check(torpor, before, counters)

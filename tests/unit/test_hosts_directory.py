@@ -1,0 +1,83 @@
+"""Hosts files: what is written is read again, and nothing else is."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torpor.adapters.names.hosts_directory import HostsDirectory, parse, render
+from torpor.domain.naming import NameRecord
+
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True).filter(
+    lambda label: label not in ("localhost", "gateway")
+)
+
+
+@given(name=LABELS, address=st.ip_addresses(v=4))
+def test_a_record_is_read_as_it_was_written(name: str, address: object) -> None:
+    record = NameRecord(name, str(address))
+
+    assert parse(name, render(record, "z.internal"), "z.internal") == record
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a", ""),
+        ("a", "10.0.0.1 a.z.internal\n"),
+        ("a", "10.0.0.1 b.z.internal b\n"),
+        ("a", "10.0.0.1 a.other a\n"),
+        ("a", "10.0.0.1 a.z.internal a\n10.0.0.2 www.example.com\n"),
+        ("a", "10.0.0 a.z.internal a\n"),
+        (".a", "10.0.0.1 a.z.internal a\n"),
+    ],
+)
+def test_anything_else_is_no_record(name: str, text: str) -> None:
+    assert parse(name, text, "z.internal") is None
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    hosts = HostsDirectory(tmp_path / "hosts", "z.internal")
+    hosts.prepare()
+    for address in ("10.0.0.1", "10.0.0.2"):
+        hosts.put([NameRecord("a", address)])
+        assert hosts.records() == {"a": NameRecord("a", address)}
+
+
+def test_files_are_readable_for_others_whatever_the_umask(tmp_path: Path) -> None:
+    hosts = HostsDirectory(tmp_path / "names" / "hosts", "z.internal")
+    before = os.umask(0o077)
+    try:
+        hosts.prepare()
+        hosts.put([NameRecord("a", "10.0.0.1")])
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "names" / "hosts" / "a").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "names" / "hosts").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "names").stat().st_mode & 0o777 == 0o755
+
+
+def test_records_of_another_zone_are_carried_over_and_leftovers_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "hosts"
+    old = HostsDirectory(folder, "old.internal")
+    old.prepare()
+    old.put([NameRecord("a", "10.0.0.1")])
+    (folder / ".b").write_text("10.0.")
+    (folder / "stray").write_text("not ours")
+
+    new = HostsDirectory(folder, "new.internal")
+    new.tidy()
+
+    assert new.records() == {"a": NameRecord("a", "10.0.0.1")}
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_removing_what_is_not_there_is_no_failure(tmp_path: Path) -> None:
+    hosts = HostsDirectory(tmp_path / "hosts", "z.internal")
+
+    hosts.remove(["a"])
+
+    assert hosts.records() == {}

@@ -173,6 +173,6 @@ def test_kernel_beside_a_disk_is_told_to_the_machine(store: ImageStore, qcow2: P
 
 
 def test_unknown_recipe_is_refused_with_those_there_are(store: ImageStore) -> None:
-    with pytest.raises(Invalid, match="choose one of: .*tiny"):
+    with pytest.raises(Invalid, match=r"choose one of: .*tiny"):
         store.build("guest", "../recipes/tiny", print)
     assert store.list() == ()

@@ -53,8 +53,10 @@ class Disk:
 class ImageStore:
     """Implements `Images` on a folder, and tells the machines what to boot."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, cache: Path | None = None) -> None:
+        """`cache` keeps what recipes have built; by default it is a hidden folder in `directory`."""
         self._directory = directory
+        self._cache = cache or directory / ".built"
 
     def list(self) -> Sequence[Image]:
         """By name."""
@@ -105,7 +107,7 @@ class ImageStore:
         """
         self._check_free(name)
         with self._staging(name) as folder:
-            cmdline = build_recipe(recipe, folder, self._directory / ".built", progress)
+            cmdline = build_recipe(recipe, folder, self._cache, progress)
             disk = folder / "disk.qcow2"
             if disk.exists():
                 image = _disk_image(name, disk, inspect_disk(disk), _digest(disk))

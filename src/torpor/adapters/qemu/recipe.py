@@ -38,12 +38,19 @@ def build_recipe(recipe: str, target: Path, cache: Path, progress: Callable[[str
         _build_into(built, source, progress)
     for name in _OUTPUTS:
         if (built / name).exists():
-            os.link(built / name, target / name)
+            _link_or_copy(built / name, target / name)
     return (built / "cmdline").read_text().strip()
 
 
 def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in RECIPES.iterdir() if (folder / "build").exists()))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another filesystem, or one without hard links
+        shutil.copyfile(source, target)
 
 
 def _build_into(built: Path, source: Path, progress: Callable[[str], None]) -> None:
@@ -55,6 +62,8 @@ def _build_into(built: Path, source: Path, progress: Callable[[str], None]) -> N
         _run(source, out, work, progress)
         for old in built.parent.glob(f"{source.name}-*"):
             shutil.rmtree(old)
+        for file in out.iterdir():
+            file.chmod(0o444)
         out.rename(built)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import psutil
 import pytest
-
 from tests.functional.conftest import ROOT, Daemon
 
 BATCH = {"name": "batch", "image": "test", "memory_mb": 800, "count": 2, "preemptible": True}

@@ -1,0 +1,122 @@
+"""The daemon as a process: one of it, ready when it answers, tidy when it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.functional.conftest import ROOT, Daemon, environment, write_config
+
+STRANGER = """
+import os, sys
+from torpor.cli.main import create, run
+import encodings.idna, httpcore, rich.table
+os.seteuid(65534)
+sys.exit(run(create(), sys.argv[1:]))
+"""
+
+
+def on_fakes(config: Path) -> list[str]:
+    return [sys.executable, "-m", "tests.functional.daemon_on_fakes", str(config)]
+
+
+def torpor(config: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "torpor", "--config", str(config), *arguments],
+        capture_output=True,
+        text=True,
+        env={**environment(), **environ},
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
+    ended = subprocess.run(
+        on_fakes(daemon.config), capture_output=True, text=True, env=environment(), cwd=ROOT, check=False
+    )
+    assert ended.returncode != 0
+    assert f"process {daemon.process.pid} holds its lock" in ended.stderr
+    assert daemon.http.get("/v1/health").is_success
+
+
+def test_sigterm_ends_it_and_takes_the_socket_away(daemon: Daemon) -> None:
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(60) == 0
+    assert not daemon.socket.exists()
+    assert not (daemon.folder / "state" / "network-removed").exists()
+
+
+def test_a_socket_that_a_killed_daemon_left_is_replaced(daemon: Daemon) -> None:
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    daemon.process.wait()
+    assert daemon.socket.exists()
+    again = Daemon(daemon.folder)
+    assert again.http.get("/v1/health").json()["pid"] == again.process.pid
+    assert again.stop() == 0
+
+
+def test_it_ends_while_somebody_is_connected(daemon: Daemon) -> None:
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(str(daemon.socket))
+        assert daemon.stop() == 0
+
+
+def test_every_event_is_one_line_of_the_log(daemon: Daemon) -> None:
+    daemon.torpor("run", "one", "--image", "test", "--wait")
+    daemon.stop()
+    lines = daemon.log.read_text().splitlines()
+    assert lines
+    assert all(line[:4].isdigit() and line.split()[1] == "INFO" for line in lines), lines
+
+
+def test_a_state_directory_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file, where a folder is needed")
+    for command in ("ps", "serve"):
+        ended = torpor(write_config(tmp_path), command)
+        assert ended.returncode in (7, 10)
+        assert len(ended.stderr.splitlines()) == 1
+        assert "state" in ended.stderr
+
+
+def test_a_daemon_that_does_not_start_is_told_with_the_last_line_of_its_log(tmp_path: Path) -> None:
+    ended = torpor(write_config(tmp_path), "ps", TORPOR_LOG="loud")
+    assert ended.returncode == 10
+    assert ended.stderr == (
+        "torpor: the daemon did not start: TORPOR_LOG='loud' is no level; use one of debug, info, warning, error;"
+        f" see {tmp_path}/state/daemon.log.\n"
+    )
+
+
+def test_a_socket_path_that_is_too_long_is_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "torpor.toml"
+    config.write_text(f'state_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/{"x" * 120}"\n')
+    ended = torpor(config, "serve")
+    assert ended.returncode == 2
+    assert "is too long" in ended.stderr
+
+
+def test_a_configuration_that_is_wrong_is_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "torpor.toml"
+    config.write_text("colour = 'red'\n")
+    ended = torpor(config, "ps")
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert torpor(tmp_path / "nothing.toml", "ps").returncode == 2
+
+
+def test_whoever_is_not_root_is_told_so(daemon_failing: Callable[[str], Daemon], tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    tmp_path.parent.chmod(0o755)
+    tmp_path.parent.parent.chmod(0o755)
+    command = [sys.executable, "-c", STRANGER, "--config", str(write_config(tmp_path)), "ps"]
+    without = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert without.returncode == 7
+    assert without.stderr.endswith("run this command as root.\n")
+    daemon_failing("nothing")
+    with_one = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert with_one.returncode == 7
+    assert "only root may use" in with_one.stderr

@@ -21,6 +21,7 @@ from torpor.ports import Check
 
 _ANSWER_SECONDS = 2.0
 """After so long without a better answer, the server is taken for stuck."""
+_CROWD = 64
 _LOG_BYTES = 4 * 2**20
 _OLDEST = (2, 88)
 """Older ones never forget what was deleted from the hosts directory."""
@@ -34,9 +35,10 @@ class DnsmasqNames:
         self._hosts = HostsDirectory(settings.hosts, settings.zone)
         self._process = DnsmasqProcess(settings)
         self._lock = threading.Lock()
-        self._heard: dict[str, str] = {}
-        """Addresses that the running server was heard to answer with."""
+        self._doubtful: set[str] = set()
+        """Names whose newest record is on disk, but was not yet heard from the server."""
         self._synced = False
+        """The server was started, or told to read everything again, in our time."""
 
     def ensure(self) -> None:
         """Converges. Raises MissingPart, BackendFailed; the records stay on disk then."""
@@ -46,9 +48,6 @@ class DnsmasqNames:
             if made:
                 self._process.stop()  # it watches a directory that is gone
             self._serve()
-            if not self._synced:
-                self._process.read_again()  # whatever was changed while no daemon looked
-                self._synced = True
             self._shorten_log()
 
     def publish(self, records: Sequence[NameRecord]) -> None:
@@ -56,21 +55,22 @@ class DnsmasqNames:
         checked = [NameRecord(check_label(record.name), _checked_address(record)) for record in records]
         with self._lock:
             made = self._hosts.prepare()
-            self._hosts.put(checked)
+            changed = self._hosts.put(checked)
+            self._doubtful.update(record.name for record in changed)
             if made:
                 self._process.stop()
             self._serve()
-            wanted = {record.name: record.address for record in checked}
-            self._hear({name: (address,) for name, address in wanted.items() if self._heard.get(name) != address})
-            self._heard.update(wanted)
+            # Of a crowd, only what is new: the server has read the others when it began, or when we did.
+            asked = [r for r in checked if r.name in self._doubtful or len(checked) <= _CROWD]
+            self._hear({record.name: (record.address,) for record in asked})
+            self._doubtful.difference_update(record.name for record in asked)
 
     def withdraw(self, names: Sequence[str]) -> None:
         """Durable, then silent. Converges. Raises Invalid, BackendFailed."""
         checked = [check_label(name) for name in names]
         with self._lock:
             self._hosts.remove(checked)
-            for name in checked:
-                self._heard.pop(name, None)
+            self._doubtful.difference_update(checked)
             if self._process.running():
                 self._hear(dict.fromkeys(checked, ()))
 
@@ -82,7 +82,6 @@ class DnsmasqNames:
         """End the server; the records stay. Converges."""
         with self._lock:
             self._process.stop()
-            self._heard.clear()
 
     def checks(self) -> Sequence[Check]:
         """Never raises."""
@@ -117,10 +116,12 @@ class DnsmasqNames:
         """Have a server that answers; one that does not is ended and started anew."""
         if not self._process.running() or not self._gateway_answers():
             self._restart()
+        elif not self._synced:
+            self._process.read_again()  # whatever was changed while no daemon looked
+            self._synced = True
 
     def _restart(self) -> None:
         self._process.stop()
-        self._heard.clear()
         self._process.start()
         self._synced = True
         if not self._gateway_answers():

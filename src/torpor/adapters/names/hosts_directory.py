@@ -64,8 +64,8 @@ class HostsDirectory:
             self._read = read
             return {name: record for name, (_, record) in read.items()}
 
-    def put(self, records: Sequence[NameRecord]) -> None:
-        """Write those that are not there yet."""
+    def put(self, records: Sequence[NameRecord]) -> Sequence[NameRecord]:
+        """Write those that are not there yet; return these."""
         with self._translated("written"):
             new = [record for record in records if not self._has(record)]
             for record in new:
@@ -74,6 +74,7 @@ class HostsDirectory:
                 (self._path / f".{record.name}").rename(self._path / record.name)
             if new:
                 self._sync()
+            return new
 
     def remove(self, names: Sequence[str]) -> None:
         with self._translated("written"):

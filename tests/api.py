@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ class Api:
     """Answers as plain documents; an answer that is an error raises httpx.HTTPStatusError."""
 
     def __init__(self, socket: Path, timeout: float = 300.0) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for every look
         transport = httpx.HTTPTransport(uds=str(socket))
         self._client = httpx.Client(transport=transport, base_url="http://torpor/v1", timeout=timeout)
 

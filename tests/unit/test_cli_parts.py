@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torpor.api.problems import STATUS_OF_CODE
 from torpor.cli.events import fresh
 from torpor.cli.instances import harmless
 from torpor.cli.problems import error_of, exit_codes
@@ -15,9 +16,12 @@ from torpor.domain.errors import Conflict, TorporError
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md"
 
 
-def test_the_reference_lists_every_error_code_with_its_exit_code() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", REFERENCE.read_text(), re.MULTILINE)
-    assert {code: int(number) for code, number in rows} == exit_codes()
+def test_the_reference_lists_every_error_code_with_its_http_status() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (yes|no) \|", REFERENCE.read_text(), re.MULTILINE)
+    kinds = {code: type(error_of({"code": code})) for code in exit_codes()}
+    assert {code: (int(status), retryable == "yes") for code, status, retryable in rows} == {
+        code: (STATUS_OF_CODE.get(code, 500), kind.retryable) for code, kind in kinds.items()
+    }
 
 
 def test_no_exit_code_is_that_of_a_signal_or_of_the_shell() -> None:

@@ -39,7 +39,7 @@ def test_what_is_no_duration_is_refused(written: str) -> None:
 
 
 def test_sizes_are_shown_short() -> None:
-    assert [show_mb(n) for n in (0, 512, 1024, 1536, 3 * 1024 * 1024)] == ["0M", "512M", "1G", "1.5G", "3T"]
+    assert [show_mb(n) for n in (0, 512, 1024, 1536, 3 * 1024 * 1024)] == ["0", "512M", "1G", "1.5G", "3T"]
     assert [show_bytes(n) for n in (0, 5, 4096, 5 * 1024**2, 3 * 1024**3)] == ["0", "1K", "4K", "5M", "3G"]
 
 

@@ -46,7 +46,9 @@ def duration(text: str) -> float:
 
 
 def show_mb(mebibytes: int) -> str:
-    """`512M`, `2G`, `1.5G`."""
+    """`0`, `512M`, `2G`, `1.5G`."""
+    if mebibytes == 0:
+        return "0"
     for unit, factor in (("T", 1024 * 1024), ("G", 1024)):
         if mebibytes >= factor:
             return f"{mebibytes / factor:.1f}".removesuffix(".0") + unit

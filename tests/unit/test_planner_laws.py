@@ -73,7 +73,7 @@ def _walk(of: World, steps: Sequence[tuple[OperationKind, Gang, dict[InstanceId,
 
 
 @given(worlds())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_no_plan_over_commits_at_any_of_its_steps(of: World) -> None:
     for _, plan in plans(of):
         steps = [
@@ -99,7 +99,7 @@ def test_the_world_after_a_plan_agrees_with_its_books(of: World) -> None:
 
 
 @given(worlds())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_victims_are_active_preemptible_unprotected_outranked_and_have_run_long_enough(of: World) -> None:
     for asker, plan in plans(of):
         for action, who in zip(plan.actions, by_id(of, plan), strict=True):
@@ -186,7 +186,7 @@ def _allowed(of: World, asker: Gang) -> list[Gang]:
 
 
 @given(worlds(most=7, waiting=1))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_choice_is_the_best_of_all(of: World) -> None:
     for asker, plan in plans(of):
         if _would_do(of, asker, []):
@@ -224,7 +224,7 @@ def test_nobody_sleeps_needlessly(of: World) -> None:
     ),
     st.integers(1, 30),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_with_many_candidates_the_choice_is_still_sound(sizes: list[tuple[int, int, int]], cpus: int) -> None:
     """Above the exact search: what is there to be found is found, and nobody sleeps needlessly."""
     gangs = [gang(f"g{i}", cpus=c, memory=m * 256, priority=p) for i, (c, m, p) in enumerate(sizes)]
@@ -235,17 +235,24 @@ def test_with_many_candidates_the_choice_is_still_sound(sizes: list[tuple[int, i
     plan = plan_start(of, asker.workload.id)
     assert plan.verdict is Verdict.READY
     taken = by_id(of, plan)[:-1]
+    assert _frees_enough(of, asker, taken)
     for victim in taken:
-        assert not _would_do(of, asker, [other for other in taken if other is not victim])
+        assert not _frees_enough(of, asker, [other for other in taken if other is not victim])
     highest = max(victim.workload.priority for victim in taken)
-    assert not _would_do(of, asker, [g for g in gangs if g.workload.priority < highest])
+    assert not _frees_enough(of, asker, [g for g in gangs if g.workload.priority < highest])
+
+
+def _frees_enough(of: World, asker: Gang, victims: Sequence[Gang]) -> bool:
+    """For one host whose disk is as good as endless, and instances without overhead."""
+    free = sum((v.workload.compute_claim(0) for v in victims), of.hosts[0].free)
+    return asker.workload.compute_claim(0).fits_in(free)
 
 
 # --- the queue ---
 
 
 @given(worlds(waiting=4))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_queue_is_in_order_and_is_passed_only_by_who_can_sleep_again(of: World) -> None:
     chosen, queue = next_plan(of)
     gangs = {g.workload.id: g.workload for g in of.gangs}
@@ -264,7 +271,7 @@ def test_the_queue_is_in_order_and_is_passed_only_by_who_can_sleep_again(of: Wor
 
 
 @given(worlds(waiting=4))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_who_passes_does_not_put_off_a_start_that_is_a_matter_of_time(of: World) -> None:
     chosen, queue = next_plan(of)
     assume(chosen is not None)
@@ -278,17 +285,23 @@ def test_who_passes_does_not_put_off_a_start_that_is_a_matter_of_time(of: World)
 
 
 @given(worlds(waiting=4))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_who_made_others_sleep_starts_before_any_of_them_comes_back(of: World) -> None:
-    """Decided upon again after every action of a plan (after a restart, say), the same workload starts next."""
+    """Decided upon again after every action of its plan, it starts next, unless one before it can now."""
     chosen, _ = next_plan(of)
     assume(chosen is not None)
     assert chosen is not None
+    asleep = set()
     for action in chosen.actions[:-1]:
         of = after(of, action)
-        again, _ = next_plan(of)
-        assert again is not None
-        assert again.workload == chosen.workload
+        asleep.add(action.workload)
+        again, queue = next_plan(of)
+        upto = next(index for index, plan in enumerate(queue) if plan.workload == chosen.workload)
+        if again is None:
+            assert any(plan.retry_at is not None for plan in queue[:upto])
+        else:
+            assert again.workload not in asleep
+            assert again in queue[: upto + 1]
 
 
 @given(worlds(waiting=4))

@@ -53,7 +53,7 @@ def main() -> int:
     except DemoFailed as error:
         screen.say(f"demo: {error}.", "bold red")
         return 1
-    code = _tell(here, screen, found)
+    code, problem = _tell(here, screen, found)
     # Whoever presses Ctrl-C once more must not leave VMs behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -68,20 +68,22 @@ def main() -> int:
         if arguments.json:
             print(json.dumps(found.as_json()), flush=True)
     elif arguments.json:
-        print(json.dumps({**found.as_json(), "ok": False}), flush=True)
+        print(json.dumps({**found.as_json(), "ok": False, "problems": [problem]}), flush=True)
     return code
 
 
-def _tell(here: Installation, screen: Screen, found: Findings) -> int:
+def _tell(here: Installation, screen: Screen, found: Findings) -> tuple[int, str]:
+    """The exit code, and what kept the story from its end."""
     try:
         Story(here, screen, found).tell()
     except KeyboardInterrupt:
-        screen.say("demo: interrupted; cleaning up.", "bold red")
-        return INTERRUPTED
+        code, problem = INTERRUPTED, "interrupted; cleaning up"
     except (DemoFailed, GuestSilent) as error:
-        screen.say(f"demo: {error}.", "bold red")
-        return 1
-    return 0
+        code, problem = 1, str(error)
+    else:
+        return 0, ""
+    screen.say(f"demo: {problem}.", "bold red")
+    return code, problem
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class Findings:
     exit_codes: dict[str, int | None] = field(default_factory=dict)
     """Of the priority workload's command, by instance."""
     priority_uptimes: dict[str, float] = field(default_factory=dict)
+    answer_after_deletion: str | None = None
+    """What the name server said of a priority VM right after its deletion was asked for."""
     samples: list[tuple[float, int, int]] = field(default_factory=list)
     """Seconds since the start, bytes of batch processes, bytes of priority processes."""
     left_behind: list[str] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Findings:
             "no saved state was found on disk": self.state_bytes <= 0,
             "the random data in the batch VMs' memory is not what it was": not self.checksum_ok(),
             "the TCP connection between the batch VMs did not survive": not self.tcp_survived(),
+            "a deleted VM's name still answered": self.answer_after_deletion is not None,
             "the priority VMs did not finish their task": not self.exit_codes or any(self.exit_codes.values()),
         }
         problems += [sentence for sentence, wrong in checks.items() if wrong]
@@ -131,6 +134,7 @@ class Findings:
             "names_resolved": [
                 {"name": a.name, "address": a.address, "asked_from": a.asked_from, "when": a.when} for a in self.answers
             ],
+            "name_answered_after_deletion": self.answer_after_deletion is not None,
             "dry_run_fits_without_victims": self.fits_without_victims,
             "dry_run_victims": self.victims,
             "predicted_suspend_seconds": self.predicted_suspend_seconds,

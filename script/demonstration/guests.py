@@ -12,7 +12,7 @@ class GuestSilent(Exception):
     """The guest did not answer; the message is a clause."""
 
 
-def ask(address: str, command: str, timeout: float = 60.0) -> dict[str, Any]:
+def ask(address: str, command: str, timeout: float = 240.0) -> dict[str, Any]:
     """Raises GuestSilent also when the guest answers that it could not do it."""
     try:
         with socket.create_connection((address, PORT), timeout=timeout) as connection:

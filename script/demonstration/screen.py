@@ -12,7 +12,9 @@ from rich.text import Text
 from demonstration.findings import MIB, Findings
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-CHART_WIDTH = 64
+CHART_WIDTH = 54
+SHOWN = 20
+"""Characters of a checksum or nonce that are shown; compared are all."""
 
 
 class Screen:
@@ -121,9 +123,14 @@ class Screen:
 
 def _row(table: Table, right: bool, what: str, before: object, after: object) -> None:
     table.add_row(
-        Text("ok" if right else "NO", style="green" if right else "bold red"), what, str(before),
-        "-" if after is None else str(after),
+        Text("ok" if right else "NO", style="green" if right else "bold red"), what, _short(before),
+        "-" if after is None else _short(after),
     )  # fmt: skip
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _tcp(tcp: dict[str, object]) -> str:

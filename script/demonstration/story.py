@@ -13,13 +13,13 @@ from demonstration.screen import Screen
 IMAGE = "tiny"
 BATCH, PRIORITY = "batch", "urgent"
 GUESTS = 2
-FILL_MB = 96
+FILL_MB = 64
 """Random data in each batch VM."""
 BATCH_MB, PRIORITY_MB = 256, 256
 HOST = {"vcpus": 4, "memory_mb": 2 * (BATCH_MB + 128) + 64}
 """Room for the two batch VMs with QEMU's own memory, and for no third."""
-INPUT_MB = 32
-TASK = "until [ -e /run/torpor/fill.sum ]; do sleep 0.2; done; torpor-guest verify | grep -q '\"ok\": true'"
+INPUT_MB = 16
+TASK = "until [ -s /run/torpor/fill.sum ]; do sleep 0.2; done; torpor-guest verify | grep -q '\"ok\": true'"
 """The priority VMs' task: wait for the input, then prove that it is whole."""
 BOOT_PATIENCE = 120.0
 
@@ -201,6 +201,8 @@ class Story:
         self._look("after")
         self._ask_everywhere(self._batch, self._batch, "after")
         self._found.verified = self._in_all(self._batch, "verify")
+        self._here.torpor("delete", PRIORITY, "--yes", "--no-wait")
+        self._found.answer_after_deletion = dig(self._here.gateway, self._priority[0]["fqdn"])
 
     def _wait_for_talk(self) -> None:
         """Until each counter and the connection have moved, for a while: what has not by then, won't."""
@@ -253,5 +255,5 @@ class Story:
                     Answer(instance["name"], found[0] if found else None, f"inside {asker['name']}", when)
                 )
         told = ", ".join(f"{i['name']} = {i['address']}" for i in instances)
-        inside = ", ".join(a["name"] for a in askers)
-        self._screen.note(f"names {when}, from the shell and inside {inside}: {told}")
+        self._screen.note(f"names {when}: {told}")
+        self._screen.note(f"asked from the shell and inside {', '.join(a['name'] for a in askers)}")

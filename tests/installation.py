@@ -177,6 +177,11 @@ zone = "{self.zone}"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=30.0) as client:
             return client.get(f"http://torpor/v1/{path}").raise_for_status().json()
 
+    def api(self, path: str) -> Any:
+        """The daemon's answer to a GET."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://torpor") as client:
+            return client.get(path, timeout=30.0).raise_for_status().json()
+
     def show(self, workload: str) -> Any:
         return self.get(f"workloads/{workload}")
 
@@ -257,7 +262,9 @@ zone = "{self.zone}"
             process.kill()
             process.wait(20)
         subprocess.run(["ip", "netns", "del", self.namespace], check=True)
-        subprocess.run(["ip", "link", "del", self.interface], capture_output=True, check=False)  # its peer took it along
+        subprocess.run(
+            ["ip", "link", "del", self.interface], capture_output=True, check=False
+        )  # its peer took it along
 
     def close(self) -> None:
         """End all that is this installation's: daemon, guests, name server, network."""
@@ -266,23 +273,35 @@ zone = "{self.zone}"
         for process in self.qemu_processes():
             process.kill()
             process.wait(10)
-        self.cli("serve", "--take-down")
+        self.cli("serve", "--take-down")  # refused while the records say that something runs
+        for process in self.name_servers():
+            process.kill()
+            process.wait(10)
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
 
 
 @contextmanager
-def installation(number: int, image: str = "tiny", **settings: Any) -> Iterator[Installation]:
+def installation(
+    number: int, image: str = "tiny", state_mb: int | None = None, **settings: Any
+) -> Iterator[Installation]:
     """An installation with this image, its daemon running; closed and removed afterwards.
 
+    `state_mb` gives it a file system of that size for its state directory.
     Not below pytest's own folder, which the users of QEMU and dnsmasq may not pass.
     """
     root = Path(tempfile.mkdtemp(prefix="torpor-test-"))
     torpor = Installation(root, number, **settings)
     try:
+        if state_mb is not None:
+            torpor.state_dir.mkdir()
+            options = f"size={state_mb}m,mode=0711"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "torpor-test", torpor.state_dir], check=True)
         torpor.use_image(image)
         torpor.start()
         torpor.wait_ready()
         yield torpor
     finally:
         torpor.close()
+        if state_mb is not None:
+            subprocess.run(["umount", "--lazy", torpor.state_dir], check=True)
         shutil.rmtree(root, ignore_errors=True)

@@ -51,15 +51,15 @@ def guest_visible(machine: Machine) -> list[str]:
         "-object", f"memory-backend-ram,id={RAM},size={spec.flavor.memory_mb}M",
         "-uuid", spec.id,
         "-serial", "chardev:console",
-        "-device", "virtio-rng-pci,addr=0x3",
-        "-device", "virtio-serial-pci,addr=0x4",
+        "-device", "virtio-rng-pci,addr=0x5",
+        "-device", "virtio-serial-pci,addr=0x6",
         "-device", f"virtserialport,chardev=agent,name={AGENT_PORT}",
-        "-device", "virtio-blk-pci,addr=0x5,drive=seed",
+        "-device", "virtio-blk-pci,addr=0x7,drive=seed",
     ]  # fmt: skip
-    if machine.has_disk:
-        arguments += ["-device", f"virtio-blk-pci,addr=0x6,drive={DISK_NODE},bootindex=1"]
+    if machine.has_disk:  # in the first slot, for guests expect it to be vda
+        arguments += ["-device", f"virtio-blk-pci,addr=0x3,drive={DISK_NODE},bootindex=1"]
     if machine.nic:
-        arguments += ["-device", f"virtio-net-pci,addr=0x7,netdev=net,mac={spec.mac},romfile="]
+        arguments += ["-device", f"virtio-net-pci,addr=0x4,netdev=net,mac={spec.mac},romfile="]
     return arguments
 
 

@@ -29,10 +29,6 @@ class InstanceFolder:
         return self.path / "spec.json"
 
     @property
-    def epoch(self) -> Path:
-        return self.path / "epoch"
-
-    @property
     def states(self) -> Path:
         return self.path / "states"
 

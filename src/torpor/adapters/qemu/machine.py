@@ -119,15 +119,13 @@ class QemuHypervisor:
                 return
             if state in (BackendState.LOADING, BackendState.SHUT_OFF):
                 raise unable(instance, "run on", state, "restore or boot it first")
-            files = StateFiles(vm.folder)
-            newest = files.newest()
-            if newest and not newest.spent:
+            whole = StateFiles(vm.folder).whole()
+            if whole:
                 raise Conflict(
                     f"instance {instance} can't run on",
-                    detail=f"its saved state {newest.number} would be used up",
+                    detail=f"its saved state {whole.number} would be used up",
                     remedy="mark it spent, or drop it, before",
                 )
-            files.set_epoch(files.epoch() + 1)
             vm.execute("cont")
             _announce(vm)
 
@@ -168,11 +166,11 @@ class QemuHypervisor:
         raise unable(spec.name, "be booted", state, "restore it, let it run on, or stop it")
 
     def _refuse_whole_state(self, spec: InstanceSpec) -> None:
-        newest = StateFiles(self._vms.layout.instance(spec.id)).newest()
-        if newest and not newest.spent:
+        whole = StateFiles(self._vms.layout.instance(spec.id)).whole()
+        if whole:
             raise Conflict(
                 f"instance {spec.name} can't be booted",
-                detail=f"its saved state {newest.number} would be lost",
+                detail=f"its saved state {whole.number} would be lost",
                 remedy="restore it, or delete the instance",
             )
 
@@ -184,8 +182,6 @@ class QemuHypervisor:
         if isinstance(machine.boot, Disk):
             create_overlay(folder.disk, machine.boot, spec.flavor.disk_mb, self._vms.settings.user)
         write_spec(folder.spec, spec)
-        files = StateFiles(folder)
-        files.set_epoch(files.epoch() + 1)
         sync_folder(self._vms.layout.instances_dir)
 
     def _clean_up(self, folder: InstanceFolder, new: bool) -> None:

@@ -37,8 +37,6 @@ class Manifest:
     generation: int
     mechanism: Mechanism
     created_at: float
-    epoch: int
-    """How often the instance had begun to run when this was saved: equal to now means that it has not run since."""
     writer: Writer
     qemu: str
     """Major and minor version."""
@@ -117,7 +115,11 @@ class Generation:
 
 
 class StateFiles:
-    """The saved states of one instance, and the count of how often it has begun to run."""
+    """The saved states of one instance.
+
+    A VM never runs on, nor boots, while its newest state is whole. So where the newest state is
+    whole, nothing has run since it was saved: disk, paused process and state are of one instant.
+    """
 
     def __init__(self, folder: InstanceFolder) -> None:
         self._folder = folder
@@ -133,6 +135,11 @@ class StateFiles:
 
     def newest(self) -> Generation | None:
         return next(iter(self.all()), None)
+
+    def whole(self) -> Generation | None:
+        """The newest state, if the instance has not run since."""
+        newest = self.newest()
+        return None if newest is None or newest.spent else newest
 
     @contextmanager
     def new(self, number: int) -> Iterator[Generation]:
@@ -178,16 +185,6 @@ class StateFiles:
         """Durable on return."""
         (generation.path / _SPENT).unlink(missing_ok=True)
         sync_folder(generation.path)
-
-    def epoch(self) -> int:
-        try:
-            return int(self._folder.epoch.read_text())
-        except FileNotFoundError:
-            return 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Durable on return."""
-        write_durably(self._folder.epoch, str(epoch).encode())
 
 
 def _manifest(body: dict[str, Any]) -> Manifest:

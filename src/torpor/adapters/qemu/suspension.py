@@ -41,9 +41,10 @@ class QemuSuspension:
             if state not in _STILL:
                 raise unable(spec.name, "be saved", state, "pause it first")
             files = StateFiles(vm.folder)
+            whole = files.whole()
+            if whole:
+                return whole.saved_state(spec.id)
             newest = files.newest()
-            if newest and not newest.spent and newest.manifest().epoch == files.epoch():
-                return newest.saved_state(spec.id)
             with _explained(spec.name, vm):
                 return self._write(vm, spec, files, newest.number + 1 if newest else 1, progress)
 
@@ -52,13 +53,10 @@ class QemuSuspension:
             vm = self._vms.find(instance)
             if vm is None:
                 return
-            files = StateFiles(vm.folder)
-            newest = files.newest()
-            current = newest and not newest.spent and newest.manifest().epoch == files.epoch()
-            if not current or vm.state() not in _STILL:
+            if not StateFiles(vm.folder).whole() or vm.state() not in _STILL:
                 raise Conflict(
                     f"instance {instance} can't be released",
-                    detail="its newest saved state is not whole, or not of this pause",
+                    detail="it is not paused with a whole saved state",
                     remedy="pause and save it first",
                 )
             quit_or_kill(vm)
@@ -69,7 +67,7 @@ class QemuSuspension:
             state = _restorable(spec, files)
             vm = self._vms.find(spec.id)
             if vm:
-                if self._restored_already(vm, spec, files, state):
+                if self._restored_already(vm, spec):
                     return
                 vm.end()
             manifest = state.manifest()
@@ -81,7 +79,6 @@ class QemuSuspension:
                 vm = self._vms.start(machine, Incoming(bare=manifest.mechanism is Mechanism.MEMORY))
                 try:
                     transfer.load_parts(vm, state, manifest, self._vms.settings.save_threads, progress)
-                    files.set_epoch(manifest.epoch)
                 except BaseException:
                     vm.end()
                     raise
@@ -101,8 +98,6 @@ class QemuSuspension:
                 vm.end()
             with _explained(instance, None):
                 snapshots.take_back(self._vms.layout.instance(instance), newest.number)
-                with suppress(StateDamaged):  # which restore will say
-                    files.set_epoch(newest.manifest().epoch)
                 files.mark_whole(newest)
 
     def drop(self, instance: InstanceId) -> None:
@@ -111,9 +106,9 @@ class QemuSuspension:
             vm = self._vms.find(instance)
             with _explained(instance, None):
                 files.sweep()
-                newest = files.newest()
-                if newest and not newest.spent:
-                    self._drop(instance, vm, files, newest)
+                whole = files.whole()
+                if whole:
+                    self._drop(instance, vm, files, whole)
                 self._prune(instance, files, vm)
 
     def settle(self, instance: InstanceId) -> None:
@@ -159,7 +154,7 @@ class QemuSuspension:
                     transfer.require_room(state.path, 0)
                     digest, memory_bytes = write_stream(vm, state.stream, progress)
                     written = transfer.Written((), (), digest, memory_bytes)
-                manifest = self._manifest(vm, machine, files, number, mechanism, sizes, written)
+                manifest = self._manifest(vm, machine, number, mechanism, sizes, written)
                 return files.publish(state, manifest).saved_state(spec.id)
         except BaseException:
             with suppress(TorporError):
@@ -177,7 +172,7 @@ class QemuSuspension:
         return Mechanism.MEMORY if tested else Mechanism.STREAM
 
     def _manifest(
-        self, vm: Vm, machine: Machine, files: StateFiles, number: int, mechanism: Mechanism, sizes: dict[str, int],
+        self, vm: Vm, machine: Machine, number: int, mechanism: Mechanism, sizes: dict[str, int],
         written: transfer.Written,
     ) -> Manifest:  # fmt: skip
         return Manifest(
@@ -185,7 +180,6 @@ class QemuSuspension:
             generation=number,
             mechanism=mechanism,
             created_at=time.time(),
-            epoch=files.epoch(),
             writer=Writer(vm.process.pid, vm.process.started),
             qemu=_series(vm),
             machine=machine.type,
@@ -220,12 +214,13 @@ class QemuSuspension:
             )
         return machine
 
-    def _restored_already(self, vm: Vm, spec: InstanceSpec, files: StateFiles, state: Generation) -> bool:
+    @staticmethod
+    def _restored_already(vm: Vm, spec: InstanceSpec) -> bool:
         """Whether its process stands where the state does; one that is still being filled is of no use."""
         now = vm.state()
         if now is BackendState.LOADING:
             return False
-        if now is BackendState.PAUSED and state.manifest().epoch == files.epoch():
+        if now is BackendState.PAUSED:
             return True
         raise unable(spec.name, "be restored", now, "it has a process; stop it first")
 

@@ -1,0 +1,111 @@
+"""Backends that run VMs: the shipped fake and real QEMU, under one contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from tests.vms import bench, new_spec
+
+from torpor.adapters.fakes import FakeHypervisor, ManualClock
+from torpor.domain.ids import InstanceId
+from torpor.domain.instance import BackendState, InstanceSpec, Mechanism
+from torpor.ports import Hypervisor, Suspension
+
+
+@dataclass(frozen=True)
+class Machines:
+    """A backend under contract, and what a test can learn of its guests."""
+
+    hypervisor: Hypervisor
+    suspension: Suspension
+    booted: Callable[[InstanceSpec], InstanceSpec]
+    """Boot it, and wait until the guest can tell its counter."""
+    counter: Callable[[InstanceId], float]
+    """A number in the running guest's memory that grows all the time, from 0 at each boot."""
+    nonce: Callable[[InstanceId], str]
+    """What the running guest drew at its boot."""
+    let_run: Callable[[float], None]
+    """Let seconds pass."""
+    veterans: list[InstanceSpec] = field(default_factory=list)
+
+    def state(self, spec: InstanceSpec) -> BackendState:
+        seen = self.hypervisor.observe().get(spec.id)
+        return seen.state if seen else BackendState.ABSENT
+
+    def pid(self, spec: InstanceSpec) -> int | None:
+        seen = self.hypervisor.observe().get(spec.id)
+        return seen.pid if seen else None
+
+    def veteran(self) -> InstanceSpec:
+        """A running instance whose guest can tell its counter; tests hand it on, for a boot takes long."""
+        if not (self.veterans and self.state(self.veterans[-1]) is BackendState.RUNNING):
+            self.veterans.append(self.booted(new_spec()))
+        return self.veterans[-1]
+
+    def started(self) -> InstanceSpec:
+        """A new instance with a process; its guest may still be booting."""
+        spec = new_spec()
+        self.hypervisor.boot(spec)
+        return spec
+
+    def saved(self) -> InstanceSpec:
+        """A new instance, paused, with a whole state."""
+        spec = self.started()
+        self.hypervisor.pause(spec.id)
+        self.suspension.save(spec, ignore)
+        return spec
+
+    def suspended(self) -> InstanceSpec:
+        """A new instance that has nothing but its whole state."""
+        spec = self.saved()
+        self.suspension.release(spec.id)
+        return spec
+
+    def resume(self, spec: InstanceSpec) -> None:
+        self.suspension.restore(spec, ignore)
+        self.suspension.spend(spec.id)
+        self.hypervisor.run_on(spec.id)
+
+
+def ignore(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="session", params=["fake", "qemu", "qemu-stream"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Machines]:
+    if request.param == "fake":
+        yield _fake()
+        return
+    with bench(mechanism=Mechanism.STREAM if request.param == "qemu-stream" else None) as qemu:
+        yield Machines(
+            qemu.hypervisor,
+            qemu.suspension,
+            qemu.booted,
+            lambda id: float(qemu.ask(id, "status")["counter"]),
+            lambda id: str(qemu.ask(id, "status")["nonce"]),
+            time.sleep,
+        )
+
+
+@pytest.fixture
+def machines(backend: Machines) -> Iterator[Machines]:
+    """A backend on which nothing runs but the veteran."""
+    yield backend
+    veterans = {spec.id for spec in backend.veterans}
+    for id in set(backend.hypervisor.observe()) - veterans:
+        backend.hypervisor.erase(id)
+
+
+def _fake() -> Machines:
+    clock = ManualClock()
+    fake = FakeHypervisor(clock)
+
+    def booted(spec: InstanceSpec) -> InstanceSpec:
+        fake.boot(spec)
+        clock.sleep(5.0)
+        return spec
+
+    return Machines(fake, fake, booted, fake.counter, lambda id: str(fake.nonce(id)), clock.sleep)

@@ -94,12 +94,12 @@ def test_of_equals_the_one_that_began_last_sleeps() -> None:
     assert victims(start(world(HOST, [old, young, gang("new", state=PENDING, priority=50)]), "new")) == ["b"]
 
 
-def test_measured_times_decide_not_bytes() -> None:
+@pytest.mark.parametrize("kind", [OperationKind.SUSPEND, OperationKind.RESUME])
+def test_measured_times_of_sleeping_and_waking_decide_not_bytes(kind: OperationKind) -> None:
     hosts = {"fast": Resources(1, 4096, 9000), "slow": Resources(1, 4096, 9000)}
     here, there = gang("a-slow", on=("slow",), resident_mb=100), gang("b-fast", on=("fast",), resident_mb=400)
     of = world(hosts, [here, there, gang("new", state=PENDING, priority=50)])
-    kinds = (OperationKind.SUSPEND, OperationKind.RESUME)
-    of = replace(of, timings={(HostId("slow"), kind): prior(30.0, 1e9) for kind in kinds})
+    of = replace(of, timings={(HostId("slow"), kind): prior(30.0, 1e9)})
     assert victims(start(of, "new")) == ["b-fast"]
 
 

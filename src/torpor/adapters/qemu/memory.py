@@ -8,9 +8,8 @@ import errno
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -129,13 +128,13 @@ def _each(work: Callable[[Item, memoryview], None], items: Sequence[Item], threa
             return next(queue, None)
 
     def run() -> None:
-        with _buffer() as buffer:
-            while not stop.is_set() and (item := take()) is not None:
-                try:
-                    work(item, buffer)
-                except BaseException:
-                    stop.set()
-                    raise
+        buffer = _buffer()
+        while not stop.is_set() and (item := take()) is not None:
+            try:
+                work(item, buffer)
+            except BaseException:
+                stop.set()
+                raise
 
     with ThreadPoolExecutor(threads, thread_name_prefix="memory") as pool:
         futures = [pool.submit(run) for _ in range(threads)]
@@ -143,11 +142,13 @@ def _each(work: Callable[[Item, memoryview], None], items: Sequence[Item], threa
         future.result()
 
 
-@contextmanager
-def _buffer() -> Iterator[memoryview]:
-    """Memory that O_DIRECT takes: aligned to pages."""
-    with mmap.mmap(-1, LARGEST) as pages, memoryview(pages) as buffer:
-        yield buffer
+def _buffer() -> memoryview:
+    """Memory that O_DIRECT takes: aligned to pages.
+
+    It goes with its last user. Closed by hand it would put an error of its own in the place of the one
+    that ended the work, whose traceback still holds a part of it.
+    """
+    return memoryview(mmap.mmap(-1, LARGEST))
 
 
 def _address(regions: Sequence[Region], extent: Extent) -> int:

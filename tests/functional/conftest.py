@@ -75,7 +75,7 @@ class Daemon:
             code = run(create(), ["--config", str(self.config), *arguments])
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
-    def process(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def apart(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the CLI to its end in a process of its own, its output piped."""
         return subprocess.run(
             self.command(*arguments),

@@ -18,7 +18,7 @@ from torpor.domain.capacity import Resources
 from torpor.domain.errors import BackendFailed
 from torpor.domain.plan import Policy
 from torpor.engine.execute import Executor
-from torpor.engine.guests import GuestWatch
+from torpor.engine.guests import GuestWatch, once
 from torpor.engine.loop import Loop
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.queue import Queue
@@ -42,7 +42,7 @@ class RealClock:
 def parts_on_fakes(clock: Clock, failing: str | None) -> Parts:
     world = FakeHypervisor(clock, total=TOTAL, overhead_mb=OVERHEAD_MB, bytes_per_second=1e9)
     guest = FakeGuest(world, clock, boot_seconds=0.2, command_seconds=1.0)
-    guest.script("exit 3", exit_code=3, seconds=0.1)
+    guest.script(once("exit 3"), exit_code=3, seconds=0.1)
     if failing:
         error = BackendFailed(f"the host did not {failing}", detail="it was told to fail", remedy="tell it otherwise")
         world.faults.fail(failing, error=error, times=99)

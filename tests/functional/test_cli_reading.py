@@ -58,7 +58,7 @@ def on_terminal(daemon: Daemon, width: int, *arguments: str) -> list[str]:
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
 def test_json_is_one_document_and_nothing_else(canned: Daemon, arguments: tuple[str, ...]) -> None:
-    ended = canned.process(*arguments, "--json")
+    ended = canned.apart(*arguments, "--json")
     assert ended.returncode == 0, ended.stderr
     assert isinstance(json.loads(ended.stdout), dict)
     assert ended.stderr == ""
@@ -137,7 +137,7 @@ def test_doctor_tells_what_is_wrong_and_ends_so(canned: Daemon) -> None:
 
 
 def test_version_needs_no_daemon(canned: Daemon) -> None:
-    ended = canned.process("--version")
+    ended = canned.apart("--version")
     assert re.fullmatch(r"torpor \d+\.\d+\.\d+\S*\n", ended.stdout)
 
 

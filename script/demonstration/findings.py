@@ -60,11 +60,7 @@ class Findings:
         """The same connection, by its local port, has gone on after the restoration."""
         tied = [name for name, status in self.before.items() if status["tcp"]]
         return bool(tied) and all(
-            self.before[name]["tcp"]["connected"]
-            and self.after[name]["tcp"]["connected"]
-            and self.after[name]["tcp"]["local_port"] == self.before[name]["tcp"]["local_port"]
-            and self.after[name]["tcp"]["rounds"] > self.before[name]["tcp"]["rounds"]
-            for name in tied
+            _went_on(self.before[name]["tcp"], self.after.get(name, {}).get("tcp")) for name in tied
         )
 
     def released_mb(self) -> int:
@@ -82,7 +78,8 @@ class Findings:
             "the random data in the batch VMs' memory is not what it was": not self.checksum_ok(),
             "the TCP connection between the batch VMs did not survive": not self.tcp_survived(),
             "a deleted VM's name still answered": self.answer_after_deletion is not None,
-            "the priority VMs did not finish their task": not self.exit_codes or any(self.exit_codes.values()),
+            "the priority VMs did not finish their task": not self.exit_codes
+            or any(code != 0 for code in self.exit_codes.values()),
         }
         problems += [sentence for sentence, wrong in checks.items() if wrong]
         problems += [
@@ -146,6 +143,16 @@ class Findings:
             "priority_uptimes": self.priority_uptimes,
             "seconds": {step: round(seconds, 2) for step, seconds in self.seconds.items()},
         }
+
+
+def _went_on(before: Json, after: Json | None) -> bool:
+    return bool(
+        after is not None
+        and before["connected"]
+        and after["connected"]
+        and after["local_port"] == before["local_port"]
+        and after["rounds"] > before["rounds"]
+    )
 
 
 def job_is_right(job: Json | None) -> bool:

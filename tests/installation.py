@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -47,7 +48,7 @@ def cached_image(name: str) -> Path:
 
     store = ImageStore(CACHE)
     if name not in {image.name for image in store.list()}:
-        store.build(name, name, lambda line: print(line, file=sys.stderr))
+        store.build(name, name, lambda line: None)
     return CACHE / name
 
 
@@ -172,15 +173,19 @@ zone = "{self.zone}"
     def json(self, *words: str) -> Any:
         return json.loads(self.ok(*words, "--json"))
 
-    def get(self, path: str) -> Any:
-        """What the API answers; without a process of its own, which polling can't afford."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=30.0) as client:
-            return client.get(f"http://torpor/v1/{path}").raise_for_status().json()
+    def request(self, method: str, path: str, **body: Any) -> httpx.Response:
+        """Ask the API without a process of its own, which polling can't afford."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=120.0) as client:
+            return client.request(method, f"http://torpor/v1/{path}", json=body or None)
 
-    def api(self, path: str) -> Any:
-        """The daemon's answer to a GET."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://torpor") as client:
-            return client.get(path, timeout=30.0).raise_for_status().json()
+    def get(self, path: str) -> Any:
+        """The API's answer to a GET."""
+        return self.request("GET", path).raise_for_status().json()
+
+    def ask_and_die(self, method: str, path: str, **body: Any) -> None:
+        """Ask for what the daemon may die of before it has answered."""
+        with contextlib.suppress(httpx.TransportError):
+            self.request(method, path, **body).raise_for_status()
 
     def show(self, workload: str) -> Any:
         return self.get(f"workloads/{workload}")
@@ -227,13 +232,12 @@ zone = "{self.zone}"
 
     def qemu_processes(self) -> list[psutil.Process]:
         """QEMU processes of this installation, found by their command lines alone."""
-        found = []
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if (process.info["name"] or "").startswith("qemu-system") and str(self.state_dir) in " ".join(
-                process.info["cmdline"] or []
-            ):
-                found.append(process)
-        return found
+        return [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if (process.info["name"] or "").startswith("qemu-system")
+            and str(self.state_dir) in " ".join(process.info["cmdline"] or [])
+        ]
 
     def name_servers(self) -> list[psutil.Process]:
         """Name servers of this installation, found by their command lines alone."""

@@ -209,7 +209,7 @@ class Images(Protocol):
         ...
 
     def add(self, name: str, path: str) -> Image:
-        """Take a copy of a disk image (qcow2 or raw). Raises Invalid when it is not one, Conflict when the name is taken."""
+        """Take a copy of a qcow2 or raw disk image. Raises Invalid when it is not one, Conflict on a taken name."""
         ...
 
     def build(self, name: str, recipe: str, progress: Callable[[str], None]) -> Image:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from tests.installation import Installation, installation, wait_until
+
 from torpor.domain.operation import OperationKind, StepKind
 from torpor.engine.operations import STEPS
 
@@ -28,17 +28,41 @@ def torpor() -> Iterator[Installation]:
         yield torpor
 
 
-def restart_in_the_end(torpor: Installation) -> None:
-    """The daemon has died of its trap; an ordinary one takes over."""
-    assert torpor.wait_dead() == -9
-    torpor.start()
-    torpor.wait_ready()
+class Trapped:
+    """An installation whose daemon has a trap in it. The one that recovers has the next trap already."""
+
+    def __init__(self, torpor: Installation) -> None:
+        self.torpor = torpor
+        self._laid: tuple[OperationKind, StepKind, str] | None = None
+
+    def lay(self, kind: OperationKind, step: StepKind, moment: str) -> None:
+        """Have a daemon that dies there."""
+        if self._laid != (kind, step, moment):
+            self.torpor.kill()
+            self._start(kind, step, moment)
+
+    def recover(self) -> None:
+        """The daemon has died of its trap; another takes over."""
+        assert self.torpor.wait_dead() == -9
+        assert self._laid is not None
+        kind, step, moment = self._laid
+        following = points(kind)[points(kind).index((step, moment)) + 1 :]
+        if following:
+            self._start(kind, *following[0])
+        else:
+            self.torpor.start()
+            self.torpor.wait_ready()
+            self._laid = None
+
+    def _start(self, kind: OperationKind, step: StepKind, moment: str) -> None:
+        self.torpor.start(["-m", "tests.crash.daemon_that_dies", "{config}", kind.value, step.value, moment])
+        self.torpor.wait_ready()
+        self._laid = (kind, step, moment)
 
 
-def with_trap(torpor: Installation, kind: OperationKind, step: StepKind, moment: str) -> None:
-    torpor.kill()
-    torpor.start(["-m", "tests.crash.daemon_that_dies", "{config}", kind.value, step.value, moment])
-    torpor.wait_ready()
+@pytest.fixture(scope="module")
+def trapped(torpor: Installation) -> Trapped:
+    return Trapped(torpor)
 
 
 def identity(torpor: Installation, workload: str) -> list[Any]:
@@ -67,44 +91,45 @@ def check(torpor: Installation, before: list[Any], counters: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("step", "moment"), points(OperationKind.SUSPEND))
-def test_killed_while_suspending(torpor: Installation, step: StepKind, moment: str) -> None:
+def test_killed_while_suspending(torpor: Installation, trapped: Trapped, step: StepKind, moment: str) -> None:
     before = identity(torpor, "gang")
     counters = [torpor.ask(a, "status")["counter"] for a in torpor.addresses("gang")]
-    with_trap(torpor, OperationKind.SUSPEND, step, moment)
-    torpor.cli("suspend", "gang", "--no-wait")
-    restart_in_the_end(torpor)
+    trapped.lay(OperationKind.SUSPEND, step, moment)
+    torpor.ask_and_die("POST", "workloads/gang/suspend")
+    trapped.recover()
     torpor.wait_state("gang", "suspended")
     assert torpor.qemu_processes() == []
     assert torpor.get("hosts")["hosts"][0]["used"]["memory_mb"] == 0
-    torpor.ok("resume", "gang")
+    torpor.request("POST", "workloads/gang/resume").raise_for_status()
     torpor.wait_state("gang", "active")
     check(torpor, before, counters)
 
 
 @pytest.mark.parametrize(("step", "moment"), points(OperationKind.RESUME))
-def test_killed_while_resuming(torpor: Installation, step: StepKind, moment: str) -> None:
+def test_killed_while_resuming(torpor: Installation, trapped: Trapped, step: StepKind, moment: str) -> None:
     before = identity(torpor, "gang")
     counters = [torpor.ask(a, "status")["counter"] for a in torpor.addresses("gang")]
-    torpor.ok("suspend", "gang")
-    with_trap(torpor, OperationKind.RESUME, step, moment)
-    torpor.cli("resume", "gang", "--no-wait")
-    restart_in_the_end(torpor)
+    trapped.lay(OperationKind.RESUME, step, moment)
+    torpor.request("POST", "workloads/gang/suspend").raise_for_status()
+    torpor.wait_state("gang", "suspended")
+    torpor.ask_and_die("POST", "workloads/gang/resume")
+    trapped.recover()
     torpor.wait_state("gang", "active")
     check(torpor, before, counters)
 
 
 @pytest.mark.parametrize(("step", "moment"), points(OperationKind.RUN))
-def test_killed_while_running_a_workload(torpor: Installation, step: StepKind, moment: str) -> None:
+def test_killed_while_running_a_workload(torpor: Installation, trapped: Trapped, step: StepKind, moment: str) -> None:
     before = identity(torpor, "gang")
-    with_trap(torpor, OperationKind.RUN, step, moment)
-    torpor.cli("run", "single", "--image", "tiny", "--memory", "128M")
-    restart_in_the_end(torpor)
+    trapped.lay(OperationKind.RUN, step, moment)
+    torpor.ask_and_die("POST", "workloads", name="single", image="tiny", memory_mb=128)
+    trapped.recover()
     torpor.wait_state("single", "active")
     (address,) = torpor.addresses("single")
     assert torpor.resolve("single") == [address]
     assert torpor.wait_guest(address)["hostname"] == "single"
     assert len(torpor.qemu_processes()) == 3
-    torpor.ok("delete", "single", "--yes")
+    torpor.request("DELETE", "workloads/single").raise_for_status()
     wait_until(lambda: len(torpor.qemu_processes()) == 2, 20, "the process of `single` is gone")
     assert torpor.resolve("single") == []
     assert identity(torpor, "gang") == before

@@ -1,9 +1,9 @@
 """The daemon dies before or after every single act of a whole story, on the fakes."""
 
 import pytest
+from tests.engine_on_fakes import Death, EngineOnFakes
 
 from torpor.domain.workload import WorkloadState
-from tests.engine_on_fakes import Death, EngineOnFakes
 
 
 def story(engine: EngineOnFakes) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.engine_on_fakes import Death, EngineOnFakes
 
 from torpor.adapters.sql import open_records
 from torpor.domain.errors import TorporError
 from torpor.domain.instance import BackendState
 from torpor.domain.workload import WorkloadState
-from tests.engine_on_fakes import Death, EngineOnFakes
 
 NAMES = st.sampled_from(["ant", "bee", "cow", "doe"])
 CALLS = st.sampled_from(

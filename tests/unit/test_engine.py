@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engine_on_fakes import EngineOnFakes
 
 from torpor.domain.errors import Conflict, InstanceGone, MissingPart, NotFound, Refused
 from torpor.domain.instance import AddressState
@@ -10,7 +11,6 @@ from torpor.domain.operation import OperationKind, OperationStatus
 from torpor.domain.plan import Verdict
 from torpor.domain.workload import Flavor, WorkloadState
 from torpor.engine.views import RunRequest
-from tests.engine_on_fakes import EngineOnFakes
 
 
 @pytest.fixture
@@ -368,9 +368,7 @@ def test_the_record_keeps_predicted_beside_measured() -> None:
         engine.settle(3)
         engine.service.resume("batch")
         engine.settle(3)
-    last = next(
-        v.operation for v in engine.service.operations(20) if v.operation.kind is OperationKind.SUSPEND
-    )
+    last = next(v.operation for v in engine.service.operations(20) if v.operation.kind is OperationKind.SUSPEND)
     assert last.status is OperationStatus.SUCCEEDED
     assert last.predicted_seconds is not None and last.ended_at is not None
     measured = last.ended_at - last.created_at

@@ -39,7 +39,7 @@ def check(request: RunRequest) -> None:
 
 
 def draft(parts: Parts, settings: Settings, request: RunRequest) -> tuple[Workload, tuple[Instance, ...]]:
-    """The records that the request leads to; nothing is stored. Raises Invalid, NotFound, Conflict, AddressPoolEmpty."""
+    """The records that the request leads to; none is stored. Raises Invalid, NotFound, Conflict, AddressPoolEmpty."""
     check(request)
     names = instance_names(request.name, request.count)
     image = parts.images.get(request.image)

@@ -142,7 +142,9 @@ class Executor:
             OperationKind.RESUME: WorkloadState.SUSPENDED,
             OperationKind.RUN: WorkloadState.PENDING,
         }[operation.kind]
-        final = bool(problem) and (not problem.retryable or attempts >= self._settings.max_attempts) if problem else False
+        final = (
+            bool(problem) and (not problem.retryable or attempts >= self._settings.max_attempts) if problem else False
+        )
         if operation.kind is OperationKind.RUN and final:
             state = WorkloadState.FAILED
         held = workload.held if operation.kind is not OperationKind.SUSPEND else False
@@ -152,9 +154,7 @@ class Executor:
         if operation.kind is OperationKind.RUN:
             for instance in self._records.instances(workload.id):
                 self._records.change_instance(workload.id, instance.id, host=None)
-        self._records.change(
-            workload.id, state=state, attempts=attempts, problem=problem, held=held, reason=reason
-        )
+        self._records.change(workload.id, state=state, attempts=attempts, problem=problem, held=held, reason=reason)
 
     def _report(self, operation: Operation, message: str, kind: str = "operation-retried") -> None:
         text = f"{operation.kind} of {operation.workload_name}: {message}"

@@ -50,9 +50,9 @@ class GuestWatch:
 
     def _verify(self, workload: Workload, instance: Instance) -> bool:
         now = self._parts.clock.now()
-        if instance.address_state is AddressState.VERIFIED:
-            if now - self._verified_at.get(instance.id, 0.0) < REVERIFY_SECONDS:
-                return False
+        fresh = now - self._verified_at.get(instance.id, 0.0) < REVERIFY_SECONDS
+        if instance.address_state is AddressState.VERIFIED and fresh:
+            return False
         if self._parts.guest.probe(instance):
             return self._mark(workload, instance, AddressState.VERIFIED, "")
         if self._parts.guest.agent_answers(instance.id):

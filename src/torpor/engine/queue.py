@@ -191,7 +191,7 @@ class Queue:
     def _begin_ends(self, found: tuple[Gang, ...], busy: Collection[WorkloadId]) -> None:
         """Workloads whose duration is over, or whose commands have all finished."""
         world = World(self._parts.clock.now(), (), (), found, self._settings.policy)
-        over = {w: "its duration is over" for w in due_to_end(world)}
+        over = dict.fromkeys(due_to_end(world), "its duration is over")
         for gang in found:
             if gang.workload.command is not None and all(i.exit_code is not None for i in gang.instances):
                 codes = sorted({i.exit_code for i in gang.instances if i.exit_code is not None})
@@ -231,7 +231,7 @@ class Queue:
         )
 
     def _still_wanted(self, action: Action) -> bool:
-        """While one action of a plan was carried out, somebody may have deleted or suspended the next one's workload."""
+        """Somebody may have deleted or suspended it while the plan's earlier actions were carried out."""
         expected = {
             OperationKind.RUN: WorkloadState.PENDING,
             OperationKind.RESUME: WorkloadState.SUSPENDED,
@@ -251,4 +251,3 @@ class Queue:
     def forgive(self, workload: WorkloadId) -> None:
         """Somebody asked by hand: do not wait out earlier failures."""
         self._later.pop(workload, None)
-

@@ -31,9 +31,7 @@ class Reader:
         instances: dict[str, list[Instance]] = {}
         for instance in self._parts.inventory.instances():
             instances.setdefault(instance.workload, []).append(instance)
-        return [
-            self._view(w, instances.get(w.id, []), seen, busy.get(w.id)) for w in self._parts.inventory.workloads()
-        ]
+        return [self._view(w, instances.get(w.id, []), seen, busy.get(w.id)) for w in self._parts.inventory.workloads()]
 
     def workload(self, workload: Workload) -> WorkloadView:
         seen = self._parts.hypervisor.observe()
@@ -46,7 +44,9 @@ class Reader:
     def hosts(self) -> Sequence[HostView]:
         seen = self._parts.hypervisor.observe()
         local = self._parts.hypervisor.host().id
-        states = sum(s.stored_bytes for i in self._parts.inventory.instances() for s in self._parts.suspension.states(i.id))
+        states = sum(
+            s.stored_bytes for i in self._parts.inventory.instances() for s in self._parts.suspension.states(i.id)
+        )
         return [
             HostView(
                 host,

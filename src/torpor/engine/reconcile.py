@@ -138,4 +138,3 @@ class Reconciler:
             self._parts.names.publish(wanted)
         except TorporError as error:
             self._records.event("names-not-served", "names", str(error))
-

@@ -155,7 +155,8 @@ class Service:
                     return workload
             if time.monotonic() > give_up:
                 raise TimedOut(
-                    f"workload {name} is still {workload.state}", remedy=f"see `torpor show {name}`, and try again later"
+                    f"workload {name} is still {workload.state}",
+                    remedy=f"see `torpor show {name}`, and try again later",
                 )
             time.sleep(0.05)
 

@@ -38,7 +38,9 @@ class Scene:
 
     def host(self, instance: Instance) -> HostId:
         if instance.host is None:
-            raise BackendFailed(f"instance {instance.name} was never placed on a host", remedy="delete it and run it anew")
+            raise BackendFailed(
+                f"instance {instance.name} was never placed on a host", remedy="delete it and run it anew"
+            )
         return instance.host
 
 
@@ -388,4 +390,3 @@ def paused_at(operation: Operation, otherwise: float) -> float:
 
 def _nothing(scene: Scene) -> str:
     return ""
-

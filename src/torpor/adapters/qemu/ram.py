@@ -3,6 +3,7 @@
 import mmap
 import os
 import re
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from torpor.domain.errors import BackendFailed, MissingPart
 PAGE = mmap.PAGESIZE
 _IN_MEMORY = np.uint64(1 << 63 | 1 << 62)
 """pagemap: present, or swapped out."""
+_FIELD = frozenset(string.ascii_uppercase.encode())
+"""What the lines of smaps that are no mapping's own begin with."""
 _PAGES_AT_A_TIME = 1 << 20
 _BLOCK = re.compile(r"^\s*(\S+)\s+\d+ [KMG]iB\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)", re.MULTILINE)
 _ADDRESS = re.compile(r"\((\S+)\) is 0x([0-9a-f]+)")
@@ -70,12 +73,11 @@ def resident(pid: int, address: int, size: int) -> int:
     inside = False
     try:
         with Path(f"/proc/{pid}/smaps").open("rb") as smaps:
-            for line in smaps:
-                name = line.split(None, 1)[0]
-                if not name.endswith(b":"):
-                    start, end = (int(part, 16) for part in name.split(b"-"))
+            for line in smaps:  # thousands of lines, several times a second: only those that matter are taken apart
+                if line[0] not in _FIELD:
+                    start, end = (int(part, 16) for part in line.split(None, 1)[0].split(b"-"))
                     inside = start < address + size and end > address
-                elif inside and name in (b"Rss:", b"Swap:"):
+                elif inside and line.startswith((b"Rss:", b"Swap:")):
                     total += int(line.split()[1]) * 1024
     except (OSError, ValueError):
         return 0

@@ -30,6 +30,8 @@ class GuestWatch:
             if workload.state is WorkloadState.ACTIVE
             for instance in self._records.instances(workload.id)
         ]
+        running = {instance.id for _, instance in work}
+        self._verified_at = {id: at for id, at in self._verified_at.items() if id in running}
         if not work:
             return False
         with ThreadPoolExecutor(max_workers=min(8, len(work)), thread_name_prefix="guest") as pool:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from torpor.adapters.qemu import command_line
 from torpor.adapters.qemu.command_line import Incoming, Machine
@@ -130,7 +131,7 @@ class Vms:
         self.monitors = monitors
         self._images = images
         self._taps = taps
-        self._locks: dict[InstanceId, threading.RLock] = {}
+        self._locks: WeakValueDictionary[InstanceId, threading.RLock] = WeakValueDictionary()
         self._guard = threading.Lock()
 
     def apart(self, settings: QemuSettings) -> "Vms":

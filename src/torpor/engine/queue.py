@@ -133,8 +133,8 @@ class Queue:
 
     def _carry_out(self, operation: Operation) -> Operation:
         fresh = operation.id not in self._tried and all(s.started_at is None for s in operation.steps)
+        began = self._parts.clock.now()  # what is done before the first step takes its time too
         resident = self._bytes_to_move(operation) if fresh else {}
-        began = self._parts.clock.now()
         ended = self._executor.carry_out(operation.id)
         if ended.open:
             self._tried[operation.id] = self._tried.get(operation.id, 0) + 1

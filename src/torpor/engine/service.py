@@ -96,7 +96,7 @@ class Service:
                 raise Refused(f"workload {name} was not suspended", detail=plan.reason)
             self._records.change(workload.id, held=True)
             self._begin(OperationKind.SUSPEND, workload, "suspended by hand", plan.predicted_seconds)
-            return self.workload(name)
+        return self.workload(name)  # to look takes time, for which nobody should have to wait
 
     def resume(self, name: str) -> WorkloadView:
         """Let it come back as soon as it fits. A failed workload with saved states goes back to those."""

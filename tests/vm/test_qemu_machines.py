@@ -111,6 +111,8 @@ def test_a_guest_that_is_asked_politely_shuts_down_in_order(qemu: Bench) -> None
     process = psutil.Process(qemu.pid(spec.id))
     qemu.hypervisor.stop(spec.id, 60.0)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert "power button pressed" in qemu.console(spec.id)
+    assert "Power down" in qemu.console(spec.id)
 
 
 def test_a_monitor_that_does_not_answer_keeps_nobody_waiting(qemu: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from torpor.domain.errors import Conflict, Refused, TimedOut, TorporError
@@ -54,8 +55,9 @@ class Service:
             try:
                 self._parts.names.publish([NameRecord(i.name, i.address) for i in instances])
             except TorporError:
-                self._parts.names.withdraw([i.name for i in instances])
                 self._parts.inventory.remove(workload.id)
+                with suppress(TorporError):  # it may be as unable to withdraw; an audit at the next start does it
+                    self._parts.names.withdraw([i.name for i in instances])
                 raise
             self._records.event("workload-accepted", workload.name, f"{workload.count} x {workload.image}.")
             view = self._read.workload(workload)
@@ -93,7 +95,11 @@ class Service:
             self._loop.queue.forgive(workload.id)
             plan = self.plan_suspend(name)
             if plan.verdict is not Verdict.READY:
-                raise Refused(f"workload {name} was not suspended", detail=plan.reason)
+                raise Refused(
+                    f"workload {name} was not suspended",
+                    detail=plan.reason,
+                    remedy=f"`torpor show {name}` and `torpor hosts` tell more",
+                )
             self._records.change(workload.id, held=True)
             self._begin(OperationKind.SUSPEND, workload, "suspended by hand", plan.predicted_seconds)
         return self.workload(name)  # to look takes time, for which nobody should have to wait

@@ -63,12 +63,12 @@ class DnsmasqProcess:
         self._known: _Running | None = None
 
     def running(self) -> bool:
-        """Whether a server with exactly these settings runs."""
+        """Whether a server with exactly these settings runs; its program may have been moved or removed since."""
         known = self._known
         if known is not None and _look(known.pid) == known:
             return True
-        wanted = (self.find_binary(), *self.options())
-        self._known = next((found for found in self._ours() if found.argv == wanted), None)
+        wanted = tuple(self.options())
+        self._known = next((found for found in self._ours() if found.argv[1:] == wanted), None)
         return self._known is not None
 
     def start(self) -> None:

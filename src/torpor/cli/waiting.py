@@ -8,7 +8,7 @@ from torpor.cli.client import Client, Document, segment
 from torpor.cli.problems import INTERRUPTED, Reported, error_of
 from torpor.cli.progress import Display, describe, display
 from torpor.cli.session import Session
-from torpor.domain.errors import Conflict, DaemonUnreachable, NotFound
+from torpor.domain.errors import Conflict, DaemonUnreachable, NotFound, TorporError
 
 INTERVAL = 0.2
 """Seconds between two looks."""
@@ -57,6 +57,7 @@ class Wait:
         self._name = name
         self._known = set(known)
         self._looked = 0.0
+        self._undone: TorporError | None = None
 
     def until(self, arrived: Arrived, quiet: bool = False, give_up_when_undone: bool = False) -> Document:
         """Return the workload once it has `arrived`.
@@ -96,6 +97,8 @@ class Wait:
         """A workload that is at rest where it can't leave without help will not arrive any more."""
         if workload["operation"] is not None:
             return
+        if self._undone is not None and workload["state"] == "suspended" and workload["held"]:
+            raise self._undone
         if workload["state"] == "failed":
             raise error_of(workload["problem"] or {"what": f"workload {self._name} failed"})
         if workload["state"] == "done":
@@ -109,6 +112,7 @@ class Wait:
             if operation["id"] not in self._known and operation["status"] == "undone":
                 self._known.add(operation["id"])
                 error = error_of(operation["problem"] or {"what": f"{operation['kind']} of {self._name} was undone"})
+                self._undone = error
                 if give_up_when_undone:
                     raise error
                 shown.note(f"{operation['kind']} of {self._name} was undone: {error}")

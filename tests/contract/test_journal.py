@@ -17,15 +17,24 @@ from torpor.ports import Journal
 PROBLEM = Problem("backend-failed", "it did not work", "the disk said no", "try again", retryable=True)
 
 
+Make = Callable[[int], Journal]
+
+
 @pytest.fixture(params=["fake", "sql"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+def journal_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Makes a journal that keeps so many operations."""
     if request.param == "fake":
-        yield FakeJournal()
+        yield lambda keep: FakeJournal(keep=keep)
         return
     database = Database(f"sqlite:///{tmp_path}/torpor.db")
     database.migrate()
-    yield SqlJournal(database)
+    yield lambda keep: SqlJournal(database, keep=keep)
     database.close()
+
+
+@pytest.fixture
+def journal(journal_of: Make) -> Journal:
+    return journal_of(1000)
 
 
 def operation(id: str = "op", steps: int = 2) -> Operation:
@@ -196,3 +205,13 @@ def test_every_field_is_kept(journal: Journal) -> None:
 def assert_nothing_is_default(example: Operation | Step) -> None:
     """So that a field that is added later has to be thought of here."""
     assert [f.name for f in fields(example) if getattr(example, f.name) == f.default] == []
+
+
+def test_of_ended_operations_the_last_are_kept_and_of_open_ones_all(journal_of: Make) -> None:
+    journal = journal_of(3)
+    for number in range(6):
+        journal.begin(operation(f"op{number}"))
+        if number != 1:
+            journal.finish(OperationId(f"op{number}"), OperationStatus.SUCCEEDED, 9.0)
+    assert [o.id for o in journal.recent(10)] == ["op5", "op4", "op3", "op1"]
+    assert journal.get(OperationId("op1")).steps == operation().steps

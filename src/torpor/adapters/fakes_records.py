@@ -66,7 +66,8 @@ class FakeLedger:
 class FakeJournal:
     """`ports.Journal` in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: int = 2_000) -> None:
+        self._keep = keep
         self._operations: dict[OperationId, Operation] = {}
         self._lock = Lock()
 
@@ -93,6 +94,10 @@ class FakeJournal:
         if status in _OPEN:
             raise Invalid(f"operation {operation} can't end as {status}")
         self._change(operation, lambda o: replace(o, status=status, ended_at=at))
+        with self._lock:
+            for old in list(self._operations.values())[: -self._keep]:
+                if not old.open:
+                    del self._operations[old.id]
 
     def get(self, operation: OperationId) -> Operation:
         with self._lock:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 
 from torpor.adapters.sql import problem as problems
 from torpor.adapters.sql.database import Database
@@ -16,10 +16,14 @@ _OPEN = (OperationStatus.FORWARD.value, OperationStatus.UNDOING.value)
 
 
 class SqlJournal:
-    """`ports.Journal` on a database. An ended operation is history: to change it raises Conflict."""
+    """`ports.Journal` on a database. An ended operation is history: to change it raises Conflict.
 
-    def __init__(self, database: Database) -> None:
+    Of the ended ones those are kept that are among the last `keep` begun.
+    """
+
+    def __init__(self, database: Database, *, keep: int = 2_000) -> None:
         self._database = database
+        self._keep = keep
 
     def begin(self, operation: Operation) -> None:
         with self._database.writing() as connection:
@@ -44,6 +48,10 @@ class SqlJournal:
         if status.value in _OPEN:
             raise Invalid(f"operation {operation} can't end as {status.value}")
         self._change(operation, {"status": status.value, "ended_at": at})
+        newest = select(func.max(operations.c.number)).scalar_subquery()
+        too_old = operations.c.number <= newest - self._keep
+        with self._database.writing() as connection:
+            connection.execute(delete(operations).where(too_old, operations.c.status.not_in(_OPEN)))
 
     def get(self, operation: OperationId) -> Operation:
         found = self._read(select(operations).where(operations.c.id == operation))

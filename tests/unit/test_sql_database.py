@@ -68,6 +68,18 @@ def test_the_migrations_lead_to_the_schema_that_the_code_describes(
     assert tables(file) == tables(tmp_path / "described.db")
 
 
+def test_records_go_where_room_was_taken_beforehand(database: Database, file: Path) -> None:
+    database.reserve()
+    log = file.with_name("torpor.db-wal")
+    before = (file.stat().st_size, log.stat().st_size)
+    history = SqlHistory(database)
+    for number in range(200):
+        history.record(Event(float(number), "kind", "subject", "message " * 50))
+    assert (file.stat().st_size, log.stat().st_size) == before
+    database.reserve()
+    assert (file.stat().st_size, log.stat().st_size) == before, "what is reserved is not reserved again"
+
+
 def test_an_upgrade_of_what_is_up_to_date_changes_nothing(database: Database, file: Path, opened: Open) -> None:
     SqlLedger(database).set_host(LOCAL, Resources(1, 2, 3))
     before = tables(file)

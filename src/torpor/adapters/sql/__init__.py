@@ -25,4 +25,5 @@ def open_records(state_dir: Path) -> tuple[SqlLedger, SqlJournal, SqlInventory, 
     """
     database = Database(URL.create("sqlite", database=str(state_dir / "torpor.db")))
     database.migrate()
+    database.reserve()
     return SqlLedger(database), SqlJournal(database), SqlInventory(database), SqlHistory(database)

@@ -1,9 +1,11 @@
 """One SQLite file: connections, transactions, migrations."""
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 
 from alembic import command
@@ -16,9 +18,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from torpor.adapters.sql.failures import damaged, translated, unusable
 from torpor.domain.errors import Conflict
 
+log = logging.getLogger(__name__)
+
 _MIGRATIONS = "torpor.adapters.sql:migrations"
 _APPLICATION_ID = int.from_bytes(b"Torp", "big")
 _WRITES = "torpor_writes"
+_RESERVE = 6 << 20
+"""Bytes; more than SQLite lets its log grow to before it moves it into the file (1000 pages of 4 KiB)."""
 
 
 class Database:
@@ -70,6 +76,30 @@ class Database:
             # Says whose file it is. Always written, for a file that is up to date but can't be written must show now.
             connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
 
+    def reserve(self) -> None:
+        """Take room on the disk for the records to come, in the log and in the file; both reuse what they have.
+
+        So that an operation can still be taken back, and that recorded, on a disk that has become full.
+        Where there is no room even now, the records go without.
+        """
+        connection = self.engine.raw_connection()
+        try:
+            (free,) = connection.cursor().execute("PRAGMA freelist_count").fetchone()
+            (page,) = connection.cursor().execute("PRAGMA page_size").fetchone()
+            if free * page >= _RESERVE // 2 and _size(Path(f"{self.file}-wal")) >= _RESERVE:
+                return
+            for statement in (
+                "DROP TABLE IF EXISTS reserve",
+                f"CREATE TABLE reserve AS SELECT zeroblob({_RESERVE}) AS room",
+                "DROP TABLE reserve",
+                "PRAGMA wal_checkpoint(RESTART)",
+            ):
+                connection.cursor().execute(statement)
+        except sqlite3.OperationalError as error:
+            log.warning("no room was reserved for the records: %s", error)
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close all connections; SQLite then moves its log into the file."""
         self.engine.dispose()
@@ -82,6 +112,13 @@ class Database:
             os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise unusable(self.file, error.strerror or str(error)) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

@@ -113,6 +113,6 @@ class Wait:
                 self._known.add(operation["id"])
                 error = error_of(operation["problem"] or {"what": f"{operation['kind']} of {self._name} was undone"})
                 self._undone = error
-                if give_up_when_undone:
+                if give_up_when_undone or workload["held"]:
                     raise error
                 shown.note(f"{operation['kind']} of {self._name} was undone: {error}")

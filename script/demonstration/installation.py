@@ -83,11 +83,16 @@ min_run_seconds = 1
         return json.loads(ended.stdout)
 
     def get(self, path: str) -> Any:
-        """A look through the API, for waiting; the command line would take half a second each time."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.run_dir / "api.sock")), timeout=30.0) as client:
-            answer = client.get(f"http://torpor{path}")
-            answer.raise_for_status()
-            return answer.json()
+        """A look through the API, for waiting; the command line would take half a second each time.
+
+        Raises DemoFailed.
+        """
+        transport = httpx.HTTPTransport(uds=str(self.run_dir / "api.sock"))
+        try:
+            with httpx.Client(transport=transport, timeout=30.0) as client:
+                return client.get(f"http://torpor{path}").raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise DemoFailed(f"the daemon did not answer {path}: {error}") from error
 
     def wait_until(self, workload: str, arrived: Callable[[Any], bool], patience: float = 120.0) -> Any:
         """The workload's document as soon as `arrived` says so. Raises DemoFailed."""
@@ -116,11 +121,13 @@ min_run_seconds = 1
         """Delete every workload, take everything down; what could not be removed."""
         if not self.config.exists():
             return []
-        left = []
+        left: list[str] = []
         try:
             for workload in self.torpor("ps", "--all")["workloads"]:
                 self.torpor("delete", workload["name"], "--yes")
+            daemon = self.get("/v1/health")["pid"]
             self.torpor("down")
+            left += self._wait_for_end(daemon)
         except DemoFailed as error:
             left.append(f"a part that could not be removed politely ({error})")
         left += [f"process {pid}" for pid in processes.kill(self.state_dir)]
@@ -129,6 +136,16 @@ min_run_seconds = 1
         if not left:
             self._forget()
         return left
+
+    @staticmethod
+    def _wait_for_end(daemon: int) -> list[str]:
+        """The socket goes first, and the process only once it has closed its books."""
+        give_up = time.monotonic() + 30.0
+        while psutil.pid_exists(daemon):
+            if time.monotonic() > give_up:
+                return [f"the daemon, process {daemon},"]
+            time.sleep(0.05)
+        return []
 
     def _forget(self) -> None:
         """Remove all files but the image."""

@@ -17,7 +17,7 @@ from torpor import wiring
 from torpor.config import Config, load
 from torpor.daemon import serve
 from torpor.domain.ids import OperationId
-from torpor.domain.operation import StepStatus
+from torpor.domain.operation import Operation, StepStatus
 from torpor.ports import Journal
 
 
@@ -28,9 +28,15 @@ class DeadlyJournal:
         self._journal = journal
         self._where = (operation, step)
         self._moment = moment
+        self._begun: set[OperationId] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
+
+    def begin(self, operation: Operation) -> None:
+        """The trap is for operations of this daemon's own, not for the one that it recovers."""
+        self._begun.add(operation.id)
+        self._journal.begin(operation)
 
     def intend(self, operation: OperationId, step: int, at: float) -> None:
         self._journal.intend(operation, step, at)
@@ -44,6 +50,8 @@ class DeadlyJournal:
             self._trap("recorded", operation, step)
 
     def _trap(self, moment: str, operation: OperationId, step: int) -> None:
+        if operation not in self._begun:
+            return
         record = self._journal.get(operation)
         if moment == self._moment and (record.kind, record.steps[step].kind) == self._where:
             os.kill(os.getpid(), signal.SIGKILL)

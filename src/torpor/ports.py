@@ -246,9 +246,7 @@ class Journal(Protocol):
 
     def intend(self, operation: OperationId, step: int, at: float) -> None: ...
 
-    def record(
-        self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = ""
-    ) -> None: ...
+    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None: ...
 
     def turn_back(self, operation: OperationId, problem: Problem) -> None:
         """From here on the operation is being undone."""

@@ -29,11 +29,7 @@ class Resources:
         )
 
     def fits_in(self, room: "Resources") -> bool:
-        return (
-            self.vcpus <= room.vcpus
-            and self.memory_mb <= room.memory_mb
-            and self.disk_mb <= room.disk_mb
-        )
+        return self.vcpus <= room.vcpus and self.memory_mb <= room.memory_mb and self.disk_mb <= room.disk_mb
 
 
 @dataclass(frozen=True, slots=True)

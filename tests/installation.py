@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import dns.resolver
 import dns.reversename
 import httpx
 import psutil
+
+from torpor.adapters.qemu.images import ImageStore
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path(os.environ.get("TORPOR_TEST_CACHE", ROOT / "build" / "test-images"))
@@ -42,13 +45,13 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         time.sleep(0.1)
 
 
+@cache
 def cached_image(name: str) -> Path:
-    """The folder of an image built by its recipe of the same name, built once for all test runs."""
-    from torpor.adapters.qemu.images import ImageStore
-
+    """The folder of an image by the recipe of the same name, as the recipe is now; what was built once is kept."""
     store = ImageStore(CACHE)
-    if name not in {image.name for image in store.list()}:
-        store.build(name, name, lambda line: None)
+    if name in {image.name for image in store.list()}:
+        store.remove(name)
+    store.build(name, name, lambda line: None)
     return CACHE / name
 
 

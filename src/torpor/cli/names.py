@@ -2,6 +2,7 @@
 
 import typer
 
+from torpor.cli.client import Document
 from torpor.cli.session import Json, session
 from torpor.cli.tables import left, name, print_table
 
@@ -17,13 +18,18 @@ def names(context: typer.Context, as_json: Json = False) -> None:
         here.say("there are no names")
         return
     rows = [
-        (n["fqdn"], n["address"], "yes" if n["published"] else "no", n["address_state"], n["workload_state"])
+        (n["fqdn"], n["address"], "yes" if n["published"] else "no", _on_interface(n), n["workload_state"])
         for n in document["names"]
     ]
     print_table(here.out, [name("NAME"), left("ADDRESS"), left("ANSWERS"), left("ADDRESS IS"), left("WORKLOAD")], rows)
     for n in document["names"]:
         if n["address_detail"]:
             here.say(f"{n['name']}: {n['address_detail']}")
+
+
+def _on_interface(entry: Document) -> str:
+    """Only a guest that runs has an interface that could have the address."""
+    return str(entry["address_state"]) if entry["workload_state"] == "active" else "-"
 
 
 def register(app: typer.Typer) -> None:

@@ -158,7 +158,7 @@ class BridgeNetwork:
         if self._settings.nat:
             checks.append(_program("nft", "nftables"))
         if shutil.which("ip"):
-            checks.append(self._check_subnet())
+            checks += [self._check_subnet(), self._check_made()]
         return tuple(checks)
 
     # --- namespace, bridge, veth ---
@@ -251,6 +251,23 @@ class BridgeNetwork:
                     detail=f"the host reaches {route.destination} through {route.device or 'another route'}",
                     remedy="set network.subnet to a network that is not in use",
                 )
+
+    def _check_made(self) -> Check:
+        """The daemon makes it at its start; something else may have taken it down since, or kept it from being made."""
+        name, interface = "network: made", self._settings.interface
+        try:
+            there = self._namespace_works() and interface in self._links()
+            there = there and self._gateway_with_prefix in self._addresses(interface)
+        except (BackendFailed, MissingPart) as error:
+            return Check(name, False, str(error))
+        if there:
+            return Check(name, True, f"guests and host meet on {interface}, {self._gateway_with_prefix}")
+        return Check(
+            name,
+            False,
+            f"{interface} with {self._gateway_with_prefix} is not there",
+            "restart the daemon (`torpor down`, then any command); its log says what is in the way",
+        )
 
     def _check_subnet(self) -> Check:
         name, remedy = "network: subnet", "set network.subnet to a network that is not in use"

@@ -12,7 +12,6 @@ from torpor.adapters.names.dnsmasq import DnsmasqNames
 from torpor.adapters.names.process import DnsmasqSettings
 from torpor.adapters.no_batch_system import NoBatchSystem
 from torpor.adapters.qemu.backend import make_backend
-from torpor.adapters.qemu.diagnostics import QemuDiagnostics
 from torpor.adapters.qemu.guest import QemuGuest
 from torpor.adapters.qemu.images import ImageStore
 from torpor.adapters.qemu.layout import Layout
@@ -84,7 +83,7 @@ class App:
         self._loop.start()
 
     def stop(self) -> None:
-        """Come to rest: the step under way ends, what is left of its operation goes on at the next start."""
+        """Come to rest: the operation under way ends, or goes on at the next start where it takes too long."""
         self._loop.stop()
 
     def remove_network(self) -> None:
@@ -133,7 +132,7 @@ def parts(config: Config) -> Parts:
         names=names(config),
         batch_system=NoBatchSystem(),
         images=images,
-        diagnostics=_Doctor(QemuDiagnostics(backend.vms, config_drive_image), bridge),
+        diagnostics=_Doctor(backend.diagnostics, bridge),
         ledger=ledger,
         journal=journal,
         inventory=inventory,

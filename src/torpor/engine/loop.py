@@ -39,8 +39,8 @@ class Loop:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, patience: float = 30.0) -> None:
-        """Let the step under way end; the operation goes on at the next start."""
+    def stop(self, patience: float = 60.0) -> None:
+        """Let the operation under way end; what does not within `patience` seconds goes on at the next start."""
         self.queue.stopping.set()
         self._stopped.set()
         self._wanted.set()

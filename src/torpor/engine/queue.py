@@ -48,7 +48,7 @@ class Queue:
         self._tried: dict[OperationId, int] = {}
         self._decide_at = 0.0
         self.stopping = threading.Event()
-        """Set: no new operation is begun, and none is gone on with after the step under way."""
+        """Set: no new operation is begun; the one under way goes on, for its guests may stand still."""
         self.draining = threading.Event()
         """Set: nothing is started or resumed; what is asked for by hand is still done."""
 

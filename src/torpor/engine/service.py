@@ -100,8 +100,8 @@ class Service:
                     detail=plan.reason,
                     remedy=f"`torpor show {name}` and `torpor hosts` tell more",
                 )
-            self._records.change(workload.id, held=True)
             self._begin(OperationKind.SUSPEND, workload, "suspended by hand", plan.predicted_seconds)
+            self._records.change(workload.id, held=True)
         return self.workload(name)  # to look takes time, for which nobody should have to wait
 
     def resume(self, name: str) -> WorkloadView:

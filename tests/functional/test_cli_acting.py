@@ -109,9 +109,13 @@ def test_a_workload_that_never_starts_ends_the_waiting_with_its_reason(
     assert "the host did not boot" in ended.stderr
 
 
+INTERRUPTIBLE = ("env", "--default-signal=INT")
+"""A shell starts what it puts into the background deaf to Ctrl-C; these tests may be run so."""
+
+
 def test_ctrl_c_ends_the_waiting_only(daemon: Daemon) -> None:
     with subprocess.Popen(
-        daemon.command("run", "long", "--image", "test", "--duration", "1h", "--wait"),
+        [*INTERRUPTIBLE, *daemon.command("run", "long", "--image", "test", "--duration", "1h", "--wait")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -171,7 +175,7 @@ def test_images_are_added_built_and_removed(daemon: Daemon) -> None:
 
 def test_followed_events_come_as_they_happen(daemon: Daemon) -> None:
     with subprocess.Popen(
-        daemon.command("events", "--follow", "--json"), stdout=subprocess.PIPE, text=True, env=environment()
+        [*INTERRUPTIBLE, *daemon.command("events", "--follow", "--json"), stdout=subprocess.PIPE, text=True, env=environment()
     ) as following:
         assert following.stdout is not None
         daemon.torpor("run", "one", "--image", "test", "--wait")
@@ -214,10 +218,10 @@ def test_down_keeps_the_network_when_a_suspension_fails(daemon_failing: Callable
 def test_a_daemon_that_restarts_while_it_is_waited_for_is_waited_for(daemon: Daemon) -> None:
     """Only the waiting is looked at: the host in memory is gone with the daemon, so the workload is as well."""
     with subprocess.Popen(
-        daemon.command("run", "long", "--image", "test", "--duration", "1h", "--wait"),
+        [*INTERRUPTIBLE, *daemon.command("run", "long", "--image", "test", "--duration", "1h", "--wait")],
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment()],
     ) as waiting:
         daemon.wait_for_state("long", "active")
         os.kill(daemon.process.pid, signal.SIGKILL)

@@ -175,7 +175,10 @@ def test_images_are_added_built_and_removed(daemon: Daemon) -> None:
 
 def test_followed_events_come_as_they_happen(daemon: Daemon) -> None:
     with subprocess.Popen(
-        [*INTERRUPTIBLE, *daemon.command("events", "--follow", "--json"), stdout=subprocess.PIPE, text=True, env=environment()
+        [*INTERRUPTIBLE, *daemon.command("events", "--follow", "--json")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
     ) as following:
         assert following.stdout is not None
         daemon.torpor("run", "one", "--image", "test", "--wait")
@@ -218,10 +221,10 @@ def test_down_keeps_the_network_when_a_suspension_fails(daemon_failing: Callable
 def test_a_daemon_that_restarts_while_it_is_waited_for_is_waited_for(daemon: Daemon) -> None:
     """Only the waiting is looked at: the host in memory is gone with the daemon, so the workload is as well."""
     with subprocess.Popen(
-        [*INTERRUPTIBLE, *daemon.command("run", "long", "--image", "test", "--duration", "1h", "--wait")],
+        daemon.command("run", "long", "--image", "test", "--duration", "1h", "--wait"),
         stderr=subprocess.PIPE,
         text=True,
-        env=environment()],
+        env=environment(),
     ) as waiting:
         daemon.wait_for_state("long", "active")
         os.kill(daemon.process.pid, signal.SIGKILL)

@@ -25,6 +25,8 @@ READING = [
     ("plan",),
     ("hosts",),
     ("names",),
+    ("operations",),
+    ("operations", "-n", "1"),
     ("events",),
     ("events", "-n", "1", "batch"),
     ("image", "ls"),

@@ -107,6 +107,32 @@ def finished(guest: QemuGuest, pid: int) -> Execution:
 # --- from outside ---
 
 
+def test_whoever_finds_the_line_full_is_let_in_later() -> None:
+    """QEMU's socket has room for one in line; the next is turned away at once."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(folder) / "agent.sock"
+        listener.bind(str(path))
+        listener.listen(0)
+        in_line = socket.socket(socket.AF_UNIX)
+        in_line.connect(str(path))
+
+        def serve() -> None:
+            time.sleep(0.3)
+            for _ in range(2):
+                client, _ = listener.accept()
+                with client, client.makefile("rb") as lines:
+                    question = lines.readline().lstrip(b"\xff")
+                    if question:
+                        answer = {"return": json.loads(question)["arguments"]["id"]}
+                        client.sendall(b"\xff" + json.dumps(answer).encode() + b"\n")
+
+        with ThreadPoolExecutor(1) as pool:
+            server = pool.submit(serve)
+            in_line.close()
+            assert QemuGuest(lambda _: path, INTERFACE, GATEWAY, sync_seconds=30).agent_answers(ID)
+            server.result(30)
+
+
 @pytest.fixture
 def outside(ethernet: None) -> QemuGuest:
     return QemuGuest(lambda _: Path("/nonexistent/agent.sock"), INTERFACE, GATEWAY)

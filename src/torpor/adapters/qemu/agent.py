@@ -20,6 +20,9 @@ _DELIMITER = b"\xff"
 _LONGEST_ANSWER = 64 * 2**20
 """The agent hands out at most 16 MiB of output of either kind, base64 on top."""
 
+_IN_LINE_SECONDS = 0.1
+"""Between two tries to be let in."""
+
 
 class AgentRefused(BackendFailed):
     """The agent is there and says no: an unknown or switched-off command, or one that failed in the guest."""
@@ -117,13 +120,24 @@ def conversation(path: Path, timeout: float) -> Iterator[Conversation]:
     """Connect to the agent at `path` and sync within `timeout` seconds. Raises AgentSilent."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
-        try:
-            connection.connect(str(path))
-        except OSError as error:
-            raise _silent(path, error.strerror or str(error)) from error
+        _connect(connection, path, time.monotonic() + timeout)
         talk = Conversation(connection, path)
         talk.sync(timeout)
         yield talk
+
+
+def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
+    """QEMU keeps one client waiting besides the one that it serves, and turns a third away at once."""
+    while True:
+        try:
+            connection.connect(str(path))
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise _silent(path, "others are talking with it") from error
+            time.sleep(_IN_LINE_SECONDS)
+        except OSError as error:
+            raise _silent(path, error.strerror or str(error)) from error
 
 
 def _silent(path: Path, why: str) -> AgentSilent:

@@ -73,6 +73,7 @@ class Installation:
         vcpus: int = 4,
         disk_mb: int = 20000,
         subnet: str = "10.111.{number}.0/24",
+        tb_size_mb: int = 32,
         **policy: float,
     ) -> None:
         self.root = root
@@ -95,7 +96,7 @@ memory_mb = {memory_mb}
 disk_mb = {disk_mb}
 [qemu]
 overhead_mb = 64
-tb_size_mb = 32
+tb_size_mb = {tb_size_mb}
 [network]
 namespace = "{self.namespace}"
 interface = "{self.interface}"

@@ -11,9 +11,11 @@ from pathlib import Path
 from tests.functional.conftest import ROOT, Daemon, environment, write_config
 
 STRANGER = """
-import os, sys
+import contextlib, io, os, sys
 from torpor.cli.main import create, run
 import encodings.idna, httpcore, rich.table
+with contextlib.redirect_stdout(io.StringIO()):
+    run(create(), ["ps", "--help"])  # loads what is loaded late: a stranger may not be able to read our modules
 os.seteuid(65534)
 sys.exit(run(create(), sys.argv[1:]))
 """

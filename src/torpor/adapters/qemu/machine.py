@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Observation
 from torpor.ports import Capabilities
 
+_COUNT_SECONDS = 5.0
 _OBSERVE_SECONDS = 0.5
 _FORCE_SECONDS = 5.0
 _DISK_SHARE = 0.9
@@ -73,8 +75,9 @@ class QemuHypervisor:
             answer = answers.get(vm.folder.qmp_socket)
             state = backend_state(answer["status"]) if answer else _unheard(vm.process)
             if vm.process.alive():
+                own = vm.process.own_memory()
                 seen[vm.folder.id] = Observation(
-                    state, self._memory.resident(vm, answer is not None), vm.process.own_memory(), vm.process.pid
+                    state, self._memory.resident(vm, answer is not None, own), own, vm.process.pid
                 )
         return seen
 
@@ -200,10 +203,8 @@ class QemuHypervisor:
             deadline = time.monotonic() + grace
             while time.monotonic() < deadline and vm.state() not in _STANDING:
                 time.sleep(0.1)
-        except BackendFailed:
-            return  # by force, then
         except TorporError:
-            return
+            return  # by force, then
 
     @staticmethod
     def _ask_agent(instance: InstanceId, shutdown: SoftShutdown) -> None:
@@ -230,20 +231,45 @@ def quit_or_kill(vm: Vm) -> None:
     vm.end()
 
 
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Bytes of guest memory that were there when the whole process had `own` bytes."""
+
+    process: QemuProcess
+    resident: int
+    own: int
+    at: float
+
+
 class _GuestMemory:
-    """How much of each guest's memory is on the host; remembers where it lies in the process."""
+    """How much of each guest's memory is on the host; remembers where it lies in the process.
+
+    To count it the kernel walks all of the process's pages, so that is done now and then; in between, what the
+    process has more or less than at the count is taken for the guest's.
+    """
 
     def __init__(self) -> None:
         self._places: dict[InstanceId, tuple[QemuProcess, int, int]] = {}
+        self._counts: dict[InstanceId, _Count] = {}
         self._lock = threading.Lock()
 
-    def resident(self, vm: Vm, answers: bool) -> int:
+    def resident(self, vm: Vm, answers: bool, own: int) -> int:
+        """Bytes; `own` is what the whole process has now."""
         place = self._place(vm, answers)
-        return ram.resident(vm.process.pid, *place) if place else 0
+        if place is None:
+            return 0
+        with self._lock:
+            last = self._counts.get(vm.folder.id)
+        if last is None or last.process != vm.process or time.monotonic() - last.at > _COUNT_SECONDS:
+            last = _Count(vm.process, ram.resident(vm.process.pid, *place), own, time.monotonic())
+            with self._lock:
+                self._counts[vm.folder.id] = last
+        return min(place[1], max(0, last.resident + own - last.own))
 
     def forget(self, instance: InstanceId) -> None:
         with self._lock:
             self._places.pop(instance, None)
+            self._counts.pop(instance, None)
 
     def _place(self, vm: Vm, answers: bool) -> tuple[int, int] | None:
         """(address, size), asked of QEMU once a process."""

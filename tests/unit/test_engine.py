@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine_on_fakes import EngineOnFakes
 
-from torpor.domain.errors import Conflict, InstanceGone, MissingPart, NotFound, Refused
-from torpor.domain.instance import AddressState
-from torpor.domain.operation import OperationKind, OperationStatus
+from torpor.adapters.fakes_records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
+from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, MissingPart, NotFound, Refused
+from torpor.domain.ids import OperationId
+from torpor.domain.instance import AddressState, BackendState
+from torpor.domain.operation import OperationKind, OperationStatus, StepKind, StepStatus
 from torpor.domain.plan import Verdict
 from torpor.domain.workload import Flavor, WorkloadState
 from torpor.engine.views import RunRequest
@@ -166,6 +168,43 @@ def test_disk_full_keeps_the_gang_running_and_says_so(engine: EngineOnFakes) -> 
     assert workload.state is WorkloadState.ACTIVE
     assert workload.problem is not None
     assert workload.problem.code == "no-room-for-state"
+    engine.check_laws()
+
+
+class BrittleJournal(FakeJournal):
+    """Writes nothing while it is `broken`, as on a disk that has become read-only."""
+
+    broken = False
+    at: tuple[StepKind, ...] = ()
+
+    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
+        if self.broken and self.get(operation).steps[step].kind in self.at:
+            raise BackendFailed("the journal can't be written")
+        super().record(operation, step, status, at, detail)
+
+
+@pytest.mark.parametrize("step", [StepKind.PAUSE, StepKind.SAVE])
+@pytest.mark.parametrize("saved", [False, True])
+def test_guests_do_not_stand_still_because_the_journal_can_not_be_written(step: StepKind, saved: bool) -> None:
+    journal = BrittleJournal()
+    journal.at = (step,)
+    engine = with_batch(EngineOnFakes(records=(FakeLedger(), journal, FakeInventory(), FakeHistory())))
+    nonces = engine.nonces("batch")
+    if not saved:
+        engine.world.faults.fail("save", error=BackendFailed("read-only file system"))
+    engine.service.suspend("batch")
+    journal.broken = True
+    with pytest.raises(BackendFailed):
+        engine.queue.tick()
+    assert {o.state for o in engine.world.observe().values()} == {BackendState.RUNNING}
+    journal.broken = False
+    engine.settle(10)
+    if engine.state("batch") is WorkloadState.SUSPENDED:
+        engine.check_laws()
+        engine.service.resume("batch")
+        engine.settle(5)
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert engine.nonces("batch") == nonces
     engine.check_laws()
 
 

@@ -8,6 +8,7 @@ that is not DONE (or, when it is being undone, at the last one that is not PENDI
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from torpor.domain.errors import BackendFailed, NotFound, Problem, TorporError
@@ -17,6 +18,7 @@ from torpor.domain.operation import (
     OperationKind,
     OperationStatus,
     Step,
+    StepKind,
     StepStatus,
 )
 from torpor.domain.workload import WorkloadState
@@ -55,9 +57,24 @@ class Executor:
                     self._forward(operation)
                 if self._parts.journal.get(id).status is OperationStatus.UNDOING:
                     self._back(self._parts.journal.get(id))
+            except TorporError:
+                self._let_run(operation)
+                raise
             finally:
                 self._progress.pop(id, None)
             return self._parts.journal.get(id)
+
+    def _let_run(self, operation: Operation) -> None:
+        """The journal itself can't be written: who stands still for an unfinished suspension must not wait for that.
+
+        Once it can be written again the operation goes on, finds running guests that it can't save, and is undone.
+        """
+        saves = [s for s in self._parts.journal.get(operation.id).steps if s.kind is StepKind.SAVE]
+        if operation.kind is not OperationKind.SUSPEND or all(s.status is StepStatus.DONE for s in saves):
+            return  # once all is saved it is only released, and that needs no disk
+        scene = self._steps.scene(operation, lambda done, total: None)
+        with suppress(TorporError):
+            self._steps.let_run(scene)
 
     # --- forward ---
 

@@ -80,7 +80,7 @@ class Steps:
             StepKind.CLAIM_COMPUTE: self._unclaim_compute,
             StepKind.CLAIM_STATE: self._fit_state_claims,
             StepKind.TELL_BATCH_SYSTEM: self._take_back_batch_system,
-            StepKind.PAUSE: self._unpause,
+            StepKind.PAUSE: self.let_run,
         }
         self._instance_undos: dict[StepKind, Callable[[Scene, Instance], str]] = {
             StepKind.BOOT: self._erase,
@@ -251,7 +251,7 @@ class Steps:
             self._parts.hypervisor.pause(instance.id)
         return f"all paused within {(clock.now() - began) * 1000:.0f} ms"
 
-    def _unpause(self, scene: Scene) -> str:
+    def let_run(self, scene: Scene) -> str:
         """Whoever can still run, runs; an instance that is gone is the reconciler's business."""
         gone = []
         for instance in scene.instances:

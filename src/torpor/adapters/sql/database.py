@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _MIGRATIONS = "torpor.adapters.sql:migrations"
 _APPLICATION_ID = int.from_bytes(b"Torp", "big")
 _WRITES = "torpor_writes"
+_KEPT_OPEN = 8
+"""Connections; a file that is open already can be written even where the folder has become read-only."""
 _RESERVE = 6 << 20
 """Bytes; more than SQLite lets its log grow to before it moves it into the file (1000 pages of 4 KiB)."""
 
@@ -38,7 +40,9 @@ class Database:
         parsed = make_url(url)
         self.file = parsed.database or ""
         # A thread that has to wait for a connection is worse than one more connection to a file.
-        self.engine = create_engine(parsed, max_overflow=-1, connect_args={"timeout": busy_seconds})
+        self.engine = create_engine(
+            parsed, pool_size=_KEPT_OPEN, max_overflow=-1, connect_args={"timeout": busy_seconds}
+        )
         self._writer = self.engine.execution_options(**{_WRITES: True})
         # SQLite has one writer at a time and lets the others poll; a lock hands over at once.
         self._write_lock = Lock()
@@ -77,11 +81,14 @@ class Database:
             connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
 
     def reserve(self) -> None:
-        """Take room on the disk for the records to come, in the log and in the file; both reuse what they have.
+        """Open what will be needed, and take room on the disk for the records to come, in the log and in the file.
 
         So that an operation can still be taken back, and that recorded, on a disk that has become full.
         Where there is no room even now, the records go without.
         """
+        with ExitStack() as kept:
+            for _ in range(_KEPT_OPEN):
+                kept.enter_context(self.engine.connect())
         connection = self.engine.raw_connection()
         try:
             (free,) = connection.cursor().execute("PRAGMA freelist_count").fetchone()

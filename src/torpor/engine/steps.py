@@ -79,7 +79,7 @@ class Steps:
         self._undos: dict[StepKind, Callable[[Scene], str]] = {
             StepKind.CLAIM_COMPUTE: self._unclaim_compute,
             StepKind.CLAIM_STATE: self._fit_state_claims,
-            StepKind.TELL_BATCH_SYSTEM: self._take_back_batch_system,
+            StepKind.TELL_BATCH_SYSTEM: self._tell_awake,
             StepKind.PAUSE: self.let_run,
         }
         self._instance_undos: dict[StepKind, Callable[[Scene, Instance], str]] = {
@@ -219,15 +219,16 @@ class Steps:
         return ""
 
     def _tell_batch_system(self, scene: Scene) -> str:
-        nodes = [i.name for i in scene.instances]
-        if scene.operation.kind is OperationKind.SUSPEND:
-            self._parts.batch_system.before_suspend(nodes)
-        else:
-            self._parts.batch_system.after_resume(nodes)
+        if scene.operation.kind is not OperationKind.SUSPEND:
+            return self._tell_awake(scene)
+        self._parts.batch_system.before_suspend([i.name for i in scene.instances])
         return ""
 
-    def _take_back_batch_system(self, scene: Scene) -> str:
-        self._parts.batch_system.after_resume([i.name for i in scene.instances])
+    def _tell_awake(self, scene: Scene) -> str:
+        """Only of nodes that run: one that died meanwhile must get no jobs."""
+        observed = self._parts.hypervisor.observe()
+        awake = [i.name for i in scene.instances if i.id in observed and observed[i.id].state is BackendState.RUNNING]
+        self._parts.batch_system.after_resume(awake)
         return ""
 
     # --- life of the VMs ---

@@ -44,8 +44,9 @@ def create() -> typer.Typer:
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; whatever went wrong is one sentence on standard error."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        result = app(arguments, prog_name="torpor", standalone_mode=False)
+        result = app(words or ["--help"], prog_name="torpor", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         return _complain(f"{error.format_message().rstrip('.')} (see `torpor --help`).", error.exit_code)

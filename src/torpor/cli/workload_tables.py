@@ -94,15 +94,15 @@ def _print_instances(here: Session, instances: list[Document]) -> None:
     here.say("")
     rows = []
     for i in instances:
-        whole = [state for state in i["states"] if state["status"] == "whole"]
+        running = i["backend_state"] == "running"
         rows.append(
             (
                 i["name"],
                 i["address"],
                 i["backend_state"],
-                i["address_state"],
+                i["address_state"] if running else "-",
                 show_bytes(i["process_bytes"]) if i["pid"] else "-",
-                show_bytes(whole[0]["stored_bytes"]) if whole else "-",
+                show_bytes(i["states"][0]["stored_bytes"]) if i["states"] else "-",
                 "" if i["exit_code"] is None else i["exit_code"],
             )
         )
@@ -164,6 +164,7 @@ def print_arrived(here: Session, w: Document) -> None:
     if w["state"] == "suspended":
         saved = sum(i["states"][0]["stored_bytes"] for i in w["instances"] if i["states"])
         line += f": {show_bytes(saved)} saved for {w['count']} VM{'s' if w['count'] > 1 else ''}"
+        line += "" if w["held"] else "; it comes back as soon as it fits"
     elif w["state"] == "active":
         line += ": " + ", ".join(f"{i['fqdn']} {i['address']}" for i in w["instances"][:4])
         line += f" and {w['count'] - 4} more" if w["count"] > 4 else ""

@@ -17,12 +17,12 @@ class NameRecord:
     address: str
 
 
-def check_label(name: str, what: str = "name") -> str:
-    """Return `name` if it is an RFC 1123 hostname label in lower case, else raise Invalid."""
+def check_label(name: str, what: str = "name", why: str = "it becomes part of hostnames") -> str:
+    """Return `name` if it is an RFC 1123 hostname label in lower case, else raise Invalid, which says `why`."""
     if not _LABEL.fullmatch(name):
         raise Invalid(
             f"{what} {name[:80]!r} is not a hostname label",
-            detail="it becomes part of hostnames",
+            detail=why,
             remedy="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
         )
     if name in _RESERVED:

@@ -63,7 +63,7 @@ def draft(parts: Parts, settings: Settings, request: RunRequest) -> tuple[Worklo
     if taken or any(w.name == request.name for w in parts.inventory.workloads()):
         raise Conflict(
             f"the name {sorted(taken)[0] if taken else request.name!r} is taken",
-            remedy="choose another, or delete the workload that has it (see `torpor ps`)",
+            remedy="choose another, or delete the workload that has it (see `torpor ps -a`)",
         )
     addresses = free_addresses(settings.subnet, {i.address for i in others}, request.count)
     ids = [InstanceId(str(uuid.uuid4())) for _ in names]

@@ -131,7 +131,11 @@ class Service:
             plans = [(w, self.plan_suspend(w.name)) for w in active]
             for workload, plan in plans:
                 if plan.verdict is not Verdict.READY:
-                    raise Refused(f"workload {workload.name} can't be suspended", detail=plan.reason)
+                    raise Refused(
+                        f"workload {workload.name} can't be suspended",
+                        detail=plan.reason,
+                        remedy=f"nothing was suspended; delete {workload.name} or let it end first",
+                    )
             self._loop.queue.draining.set()
             for workload, plan in plans:
                 self._begin(OperationKind.SUSPEND, workload, "everything is suspended", plan.predicted_seconds)

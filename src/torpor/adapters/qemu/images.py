@@ -124,9 +124,7 @@ class ImageStore:
 
     def _record(self, name: str) -> Mapping[str, Any]:
         try:
-            record: Mapping[str, Any] = json.loads(
-                (self._directory / check_label(name, "image name") / _RECORD).read_text()
-            )
+            record: Mapping[str, Any] = json.loads((self._directory / _checked(name) / _RECORD).read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound(f"there is no image {name!r}", remedy="'torpor image ls' lists them") from error
         except (OSError, ValueError) as error:
@@ -134,7 +132,7 @@ class ImageStore:
         return record
 
     def _check_free(self, name: str) -> None:
-        if (self._directory / check_label(name, "image name")).exists():
+        if (self._directory / _checked(name)).exists():
             raise _taken(name)
 
     @contextmanager
@@ -176,6 +174,10 @@ class ImageStore:
             raise
         _sync_folder(self._directory)
         return image
+
+
+def _checked(name: str) -> str:
+    return check_label(name, "image name", "images are named by the same rule as workloads")
 
 
 def _disk_image(name: str, path: Path, disk: DiskFile, digest: str) -> Image:

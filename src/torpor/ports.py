@@ -5,7 +5,7 @@ is foreseeable. "Converges" means: the call first asks what is true, does only w
 missing, and succeeds when nothing is; so it may be repeated after a crash or a timeout.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from torpor.domain.instance import (
     InstanceSpec,
     Observation,
     SavedState,
+    Snapshot,
 )
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationStatus, StepStatus
@@ -38,6 +39,8 @@ class Capabilities:
     revert: bool
     """A restored instance, and its disk, can be taken back to the state that it was restored from."""
     guest_agent: bool
+    snapshots: bool = False
+    """Live snapshots with memory can be taken; the backend has the `Snapshots` port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,56 @@ class Suspension(Protocol):
         ...
 
 
+class StateStore(Protocol):
+    """What lies on disk of saved states, looked after: the housekeeping beside `Suspension`."""
+
+    def verify(self, instance: InstanceId, generation: int, progress: Progress) -> None:
+        """Read every byte of a state and compare it with its checksums. Raises NotFound, StateDamaged."""
+        ...
+
+    def remove(self, instance: InstanceId, generation: int) -> None:
+        """Remove a spent state. Raises NotFound, and Conflict for one that is whole or that a process still maps."""
+        ...
+
+    def collect(self, known: Set[InstanceId]) -> int:
+        """Remove what no state and none of the known instances needs: leftovers of saves that did not end, folders
+        of instances that are not known and have no process. Returns the bytes that this freed. Converges."""
+        ...
+
+    def mapped(self, instance: InstanceId) -> bool:
+        """Whether its process still reads memory from its newest state's file as it is touched (lazy restore)."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Live snapshots: memory, device state and disk of one instant, while the VM runs on."""
+
+    def take(self, specs: Sequence[InstanceSpec], name: str, progress: Progress) -> Sequence[Snapshot]:
+        """Snapshot these VMs at one instant, as near as their pauses allow; durable and checksummed on return.
+
+        All or none: on failure nothing is left of it, and every VM that ran runs. A VM that was paused is paused
+        afterwards. Raises Conflict on a taken name, NoRoomForState, InstanceGone, MissingPart, BackendFailed.
+        """
+        ...
+
+    def list(self, instance: InstanceId) -> Sequence[Snapshot]:
+        """Oldest first. Partial ones are not reported."""
+        ...
+
+    def remove(self, instance: InstanceId, name: str) -> None:
+        """Remove it, whole or partial, and its disk contents. Converges."""
+        ...
+
+    def lay_down(self, spec: InstanceSpec, source: InstanceId, name: str) -> None:
+        """Make the snapshot of `source` the newest, whole state of `spec`'s instance, with its disk of that instant.
+
+        The instance has no process. `Suspension.restore` then brings it up. Where it is another instance than
+        `source` (a clone), it gets a copy of the disk, and its link stays down until `Guest.take_identity`.
+        The snapshot stays as it is. Converges. Raises NotFound, Conflict, StateDamaged, NoRoomForState.
+        """
+        ...
+
+
 class Guest(Protocol):
     """What can be asked of a guest from inside, through its agent, and from outside."""
 
@@ -150,6 +203,13 @@ class Guest(Protocol):
 
     def assign_address(self, instance: Instance, network_prefix: int, gateway: str) -> None:
         """Put the instance's address on the interface that has its MAC. Raises BackendFailed."""
+        ...
+
+    def take_identity(self, instance: Instance, network_prefix: int, gateway: str) -> None:
+        """Give a clone, whose memory is another's, its own MAC, address and hostname; then let its link come up.
+
+        Converges. Raises BackendFailed, also without an agent; the link stays down then.
+        """
         ...
 
     def set_clock(self, instance: InstanceId, now: float) -> float:

@@ -106,6 +106,14 @@ class Mechanism(StrEnum):
     """The hypervisor's own migration stream."""
 
 
+class Codec(StrEnum):
+    """How the memory of a saved state is packed."""
+
+    NONE = "none"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
 class StateStatus(StrEnum):
     WHOLE = "whole"
     """Durable, checksummed, and not run from: it can be restored."""
@@ -125,9 +133,29 @@ class SavedState:
     status: StateStatus
     created_at: float
     stored_bytes: int
-    """Room that it takes on disk, memory, device state and manifest."""
+    """Room that it takes on disk, memory, device state and manifest; shared parts counted at the oldest state only."""
     memory_bytes: int
-    """Guest memory that it holds (present pages)."""
+    """Guest memory that it holds (pages that are there and not zero)."""
+    codec: Codec = Codec.NONE
+    written_bytes: int = 0
+    """What this very save had to write of the memory; less than `stored_bytes` where it shares an older state's."""
+    base: int | None = None
+    """The generation whose memory this state's differs from; None where it holds all of its memory itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Memory, device state and disk of one instant, kept until it is removed; restorable many times."""
+
+    instance: InstanceId
+    name: str
+    """An RFC 1123 label, unique for the instance."""
+    mechanism: Mechanism
+    created_at: float
+    pause_seconds: float
+    """How long the VM stood still for it."""
+    stored_bytes: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

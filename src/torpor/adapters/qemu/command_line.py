@@ -14,6 +14,9 @@ AGENT_PORT = "org.qemu.guest_agent.0"
 RAM = "ram"
 """Id of guest memory's backend, and so the name of its RAM block."""
 DISK_NODE = "disk"
+FREE_PAGE_REPORTING = "free-page-reporting=on"
+"""The guest gives memory that it does not use back to the host, so that it is not saved either."""
+_NIC = "virtio-net-pci,addr=0x4,netdev=net,romfile="
 CPUS = {Accelerator.KVM: "host", Accelerator.TCG: "max"}
 
 
@@ -26,6 +29,7 @@ class Machine:
     spec: InstanceSpec
     boot: Kernel | Disk
     nic: bool
+    reports_free_pages: bool
 
     @property
     def has_disk(self) -> bool:
@@ -34,13 +38,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """The process is to be filled with a saved state. `bare`: by device state alone, without a stream's preamble."""
+    """The process is to be filled with a saved state."""
 
     bare: bool
+    """By device state alone, without a stream's preamble."""
+    memory_file: Path | None = None
+    """Its memory is this file's, read as it is touched and never written."""
 
 
 def guest_visible(machine: Machine) -> list[str]:
-    """Arguments that make up the machine as its guest knows it."""
+    """Arguments that make up the machine as its guest knows it, without what is this instance's alone."""
     spec = machine.spec
     arguments = [
         "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-shutdown",
@@ -48,8 +55,6 @@ def guest_visible(machine: Machine) -> list[str]:
         "-cpu", CPUS[machine.accelerator],
         "-smp", str(spec.flavor.vcpus),
         "-m", f"{spec.flavor.memory_mb}M",
-        "-object", f"memory-backend-ram,id={RAM},size={spec.flavor.memory_mb}M",
-        "-uuid", spec.id,
         "-serial", "chardev:console",
         "-device", "virtio-rng-pci,addr=0x5",
         "-device", "virtio-serial-pci,addr=0x6",
@@ -58,9 +63,16 @@ def guest_visible(machine: Machine) -> list[str]:
     ]  # fmt: skip
     if machine.has_disk:  # in the first slot, for guests expect it to be vda
         arguments += ["-device", f"virtio-blk-pci,addr=0x3,drive={DISK_NODE},bootindex=1"]
+    if machine.reports_free_pages:
+        arguments += ["-device", f"virtio-balloon-pci,addr=0x8,{FREE_PAGE_REPORTING}"]
     if machine.nic:
-        arguments += ["-device", f"virtio-net-pci,addr=0x4,netdev=net,mac={spec.mac},romfile="]
+        arguments += ["-device", _NIC]
     return arguments
+
+
+def _identified(arguments: list[str], machine: Machine) -> list[str]:
+    """With the instance's own MAC and UUID: those of a clone are not those of the machine that was saved."""
+    return [f"{a},mac={machine.spec.mac}" if a == _NIC else a for a in arguments] + ["-uuid", machine.spec.id]
 
 
 def host_side(
@@ -83,6 +95,7 @@ def host_side(
     kernel = machine.boot.kernel if isinstance(machine.boot, Disk) else machine.boot
     if kernel:
         command += _kernel(kernel)
+    command += ["-object", _memory(machine, incoming.memory_file if incoming else None)]
     if incoming:
         command += ["-incoming", "defer", "-S"]
         if incoming.bare:
@@ -95,7 +108,14 @@ def command(
     incoming: Incoming | None,
 ) -> Sequence[str]:  # fmt: skip
     """What is executed."""
-    return host_side(machine, folder, binary, user, tb_size_mb, tap, incoming) + guest_visible(machine)
+    return host_side(machine, folder, binary, user, tb_size_mb, tap, incoming) + _identified(
+        guest_visible(machine), machine
+    )
+
+
+def _memory(machine: Machine, file: Path | None) -> str:
+    size = f"id={RAM},size={machine.spec.flavor.memory_mb}M"
+    return f"memory-backend-file,{size},mem-path={file},share=off" if file else f"memory-backend-ram,{size}"
 
 
 def _accelerator(accelerator: Accelerator, tb_size_mb: int) -> str:

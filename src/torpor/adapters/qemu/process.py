@@ -60,6 +60,13 @@ class QemuProcess:
         finally:
             os.close(handle)
 
+    def was_told(self, text: str) -> bool:
+        """Whether one of its arguments contains this; False when it is gone."""
+        try:
+            return os.fsencode(text) in Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
     def own_memory(self) -> int:
         """Bytes of host memory that are its own, page cache not counted; 0 when it is gone."""
         try:

@@ -4,7 +4,7 @@ import mmap
 import os
 import re
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from torpor.domain.errors import BackendFailed, MissingPart
 PAGE = mmap.PAGESIZE
 _IN_MEMORY = np.uint64(1 << 63 | 1 << 62)
 """pagemap: present, or swapped out."""
+_FILE_PAGE = np.uint64(1 << 61)
+"""pagemap: a file's page, or shared memory's."""
 _FIELD = frozenset(string.ascii_uppercase.encode())
 """What the lines of smaps that are no mapping's own begin with."""
 _PAGES_AT_A_TIME = 1 << 20
@@ -25,20 +27,11 @@ _ADDRESS = re.compile(r"\((\S+)\) is 0x([0-9a-f]+)")
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A RAM block that is saved: bytes `offset` to `offset + size` of the memory file, `address` in the process."""
+    """A RAM block of a QEMU process: `size` bytes from `address` on."""
 
     block: str
-    offset: int
     size: int
     address: int
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A piece of the memory file."""
-
-    offset: int
-    size: int
 
 
 def parse_blocks(listing: str) -> Mapping[str, int]:
@@ -54,17 +47,28 @@ def parse_address(answer: str, block: str) -> int:
     return int(found.group(2), 16)
 
 
-def extents_of(pid: int, region: Region, gap: int, largest: int) -> list[Extent]:
-    """Pieces of the memory file that cover every page of the region that is there.
+def present(pid: int, region: Region) -> npt.NDArray[np.bool_]:
+    """Which of the region's pages are there: in memory or swapped out. Raises ProcessLookupError, FileNotFoundError."""
+    return _page_table(pid, region, lambda entries: entries & _IN_MEMORY != 0)
 
-    Gaps smaller than `gap` bytes are covered too; no piece is larger than `largest` bytes.
+
+def private(pid: int, region: Region) -> npt.NDArray[np.bool_]:
+    """Which pages are there and are the process's own, not a file's: those that were written since it was mapped."""
+    return _page_table(pid, region, lambda entries: (entries & _IN_MEMORY != 0) & (entries & _FILE_PAGE == 0))
+
+
+def mapped_file(pid: int, address: int) -> tuple[int, int] | None:
+    """(device, inode) of the file that is mapped there; None for memory that is no file's.
+
+    Raises FileNotFoundError, ProcessLookupError when the process is gone. Format: proc(5), /proc/PID/maps.
     """
-    runs = list(_runs(_present(pid, region), gap // PAGE))
-    return [
-        Extent(region.offset + piece * PAGE, min(largest, (end - piece) * PAGE))
-        for start, end in runs
-        for piece in range(start, end, largest // PAGE)
-    ]
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        place, _, _, device, inode = line.split(None, 5)[:5]
+        start, end = (int(part, 16) for part in place.split("-"))
+        if start <= address < end:
+            major, minor = (int(part, 16) for part in device.split(":"))
+            return (os.makedev(major, minor), int(inode)) if int(inode) else None
+    return None
 
 
 def resident(pid: int, address: int, size: int) -> int:
@@ -96,7 +100,10 @@ def open_memory(pid: int, flags: int) -> int:
         ) from error
 
 
-def _present(pid: int, region: Region) -> npt.NDArray[np.bool_]:
+def _page_table(
+    pid: int, region: Region, test: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.bool_]:
+    """What the kernel's page table says of each page of the region. Format: the kernel's pagemap documentation."""
     pages = region.size // PAGE
     found = np.empty(pages, dtype=np.bool_)
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
@@ -106,18 +113,6 @@ def _present(pid: int, region: Region) -> npt.NDArray[np.bool_]:
             entries = np.frombuffer(pagemap.read(min(_PAGES_AT_A_TIME, pages - done) * 8), dtype=np.uint64)
             if not entries.size:
                 raise ProcessLookupError(f"process {pid} ended")
-            found[done : done + entries.size] = entries & _IN_MEMORY != 0
+            found[done : done + entries.size] = test(entries)
             done += entries.size
     return found
-
-
-def _runs(present: npt.NDArray[np.bool_], gap: int) -> Iterator[tuple[int, int]]:
-    """(first page, page after the last) of runs of pages, joined across gaps of less than `gap` pages."""
-    edges = np.flatnonzero(np.diff(present, prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]
-    if not starts.size:
-        return
-    apart = starts[1:] - ends[:-1] >= max(gap, 1)
-    firsts = starts[np.concatenate(([True], apart))]
-    lasts = ends[np.concatenate((apart, [True]))]
-    yield from zip(firsts.tolist(), lasts.tolist(), strict=True)

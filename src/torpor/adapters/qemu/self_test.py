@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torpor.adapters.qemu import memory, ram
+from torpor.adapters.qemu import ram
 from torpor.adapters.qemu.command_line import RAM
 from torpor.adapters.qemu.layout import remove_tree
 from torpor.adapters.qemu.machine import QemuHypervisor
-from torpor.adapters.qemu.ram import Extent, Region
+from torpor.adapters.qemu.memory import LARGEST
+from torpor.adapters.qemu.pages import checksum
 from torpor.adapters.qemu.suspension import QemuSuspension
 from torpor.adapters.qemu.vms import Vms
 from torpor.domain.errors import BackendFailed, NotFound, StateDamaged
@@ -91,12 +92,10 @@ def _suspend_and_resume(
 def guest_memory(vms: Vms, spec: InstanceSpec) -> Sequence[str]:
     """Checksums of a paused guest's whole memory, 4 MiB each, absent pages counted as zeros."""
     vm = vms.require(spec.id)
-    region = Region(RAM, 0, spec.flavor.memory_mb << 20, vm.address_of(RAM, 0))
+    size, address = spec.flavor.memory_mb << 20, vm.address_of(RAM, 0)
     source = ram.open_memory(vm.process.pid, os.O_RDONLY)
     try:
-        starts = range(0, region.size, memory.LARGEST)
-        pieces = (Extent(at, min(memory.LARGEST, region.size - at)) for at in starts)
-        return [memory.checksum(os.pread(source, p.size, region.address + p.offset)) for p in pieces]
+        return [checksum(os.pread(source, LARGEST, address + at)) for at in range(0, size, LARGEST)]
     finally:
         os.close(source)
 

@@ -18,6 +18,9 @@ class QemuSettings:
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     tb_size_mb: int = 64
     save_threads: int = 2
+    codec: Literal["auto", "none", "lz4", "zstd"] = "auto"
+    codec_level: int = 1
+    restore: Literal["eager", "lazy"] = "eager"
     vcpus: int | None = None
     memory_mb: int | None = None
     disk_mb: int | None = None

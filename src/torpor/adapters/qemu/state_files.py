@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, sync_folder, write_durably
-from torpor.adapters.qemu.memory import Sealed, checksum
-from torpor.adapters.qemu.ram import Extent
+from torpor.adapters.qemu.pages import checksum
 from torpor.domain.errors import StateDamaged
 from torpor.domain.ids import InstanceId
-from torpor.domain.instance import Mechanism, SavedState, StateStatus
+from torpor.domain.instance import Codec, Mechanism, SavedState, StateStatus
 
 _PARTIAL = ".partial-"
 _SPENT = "spent"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,17 @@ class Writer:
 
     pid: int
     started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of pages, and the file `NAME.index` that lists them."""
+
+    packed: bool
+    codec: Codec
+    index_checksum: str
+    num_bytes: int
+    """Of the pages in it, unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +57,16 @@ class Manifest:
     arguments: tuple[str, ...]
     blocks: dict[str, int]
     """RAM blocks of the machine and their sizes in bytes."""
-    placed: tuple[tuple[str, int, int], ...]
-    """RAM blocks in the memory file: name, offset, size."""
-    pieces: tuple[Sealed, ...]
+    parts: dict[str, Part]
+    """By file name, in the order in which they are loaded. Empty for a stream."""
+    base: int | None
+    """The generation that wrote the part `memory`, where this one shares it."""
     device_checksum: str
     """Of the device state; of the whole stream, where the mechanism is that."""
     memory_bytes: int
+    """Guest memory that is there and not zero."""
+    written_bytes: int
+    """Room on disk of what this save wrote of the memory itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +76,11 @@ class Generation:
     number: int
     path: Path
 
-    @property
-    def memory(self) -> Path:
-        return self.path / "memory"
+    def part(self, name: str) -> Path:
+        return self.path / name
+
+    def index(self, name: str) -> Path:
+        return self.path / f"{name}.index"
 
     @property
     def device(self) -> Path:
@@ -86,6 +102,8 @@ class Generation:
         """Raises StateDamaged."""
         try:
             outer = json.loads(self.manifest_file.read_bytes())
+            if outer["format"] != _FORMAT:
+                raise ValueError(f"it has format {outer['format']}, this Torpor reads {_FORMAT}")
             body = outer["body"]
             if checksum(body.encode()) != outer["checksum"]:
                 raise ValueError("it does not match its checksum")
@@ -97,20 +115,34 @@ class Generation:
                 remedy="bring the file back from a backup, or delete the workload",
             ) from error
 
-    def stored_bytes(self) -> int:
-        return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.path))
+    def take_over(self, older: "Generation", name: str) -> None:
+        """Share a part with an older generation. Parts are never written again, so one file does for both."""
+        os.link(older.part(name), self.part(name))
+        os.link(older.index(name), self.index(name))
 
-    def saved_state(self, instance: InstanceId) -> SavedState:
+    def stored_bytes(self, counted: set[int] | None = None) -> int:
+        """Room on disk; files whose inode is in `counted` are left out, the others' are put in."""
+        total, seen = 0, set() if counted is None else counted
+        for entry in os.scandir(self.path):
+            found = entry.stat(follow_symlinks=False)
+            if found.st_ino not in seen:
+                total += found.st_blocks * 512
+                seen.add(found.st_ino)
+        return total
+
+    def saved_state(self, instance: InstanceId, counted: set[int] | None = None) -> SavedState:
         """For the port. A state whose manifest is damaged is shown all the same; restoring it says what is wrong."""
         status = StateStatus.SPENT if self.spent else StateStatus.WHOLE
+        stored = self.stored_bytes(counted)
         try:
             manifest = self.manifest()
         except StateDamaged:
-            created, stored = self.path.stat().st_mtime, self.stored_bytes()
+            created = self.path.stat().st_mtime
             return SavedState(instance, self.number, Mechanism.MEMORY, status, created, stored, 0)
+        codecs = [part.codec for part in manifest.parts.values()]
         return SavedState(
-            instance, self.number, manifest.mechanism, status, manifest.created_at, self.stored_bytes(),
-            manifest.memory_bytes,
+            instance, self.number, manifest.mechanism, status, manifest.created_at, stored, manifest.memory_bytes,
+            codecs[0] if codecs else Codec.NONE, manifest.written_bytes, manifest.base,
         )  # fmt: skip
 
 
@@ -132,6 +164,12 @@ class StateFiles:
             return ()
         numbers = sorted((int(name) for name in names if name.isdigit()), reverse=True)
         return tuple(Generation(n, self._folder.states / str(n)) for n in numbers)
+
+    def saved_states(self) -> Sequence[SavedState]:
+        """For the port, newest first; what several share is counted at the oldest."""
+        counted: set[int] = set()
+        oldest_first = [state.saved_state(self._folder.id, counted) for state in reversed(self.all())]
+        return tuple(reversed(oldest_first))
 
     def newest(self) -> Generation | None:
         return next(iter(self.all()), None)
@@ -188,14 +226,13 @@ class StateFiles:
 
 
 def _manifest(body: dict[str, Any]) -> Manifest:
-    pieces = (Sealed(Extent(**piece["extent"]), piece["checksum"]) for piece in body["pieces"])
+    parts = {name: Part(**{**part, "codec": Codec(part["codec"])}) for name, part in body["parts"].items()}
     return Manifest(
         **{
             **body,
             "mechanism": Mechanism(body["mechanism"]),
             "writer": Writer(**body["writer"]),
             "arguments": tuple(body["arguments"]),
-            "placed": tuple(tuple(block) for block in body["placed"]),
-            "pieces": tuple(pieces),
+            "parts": parts,
         }
     )

@@ -8,16 +8,19 @@ from functools import partial
 from pathlib import Path
 
 from torpor.adapters.qemu import snapshots, transfer
-from torpor.adapters.qemu.command_line import Incoming, Machine, guest_visible
+from torpor.adapters.qemu.codec import Packing
+from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING, Incoming, Machine, guest_visible
+from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.installed import Accelerator, host_cpu
 from torpor.adapters.qemu.machine import prepare_seed, quit_or_kill
 from torpor.adapters.qemu.self_test_record import passed_here
 from torpor.adapters.qemu.state_files import Generation, Manifest, StateFiles, Writer
 from torpor.adapters.qemu.stream import write_stream
+from torpor.adapters.qemu.transfer import Saving
 from torpor.adapters.qemu.vms import Vm, Vms, unable
 from torpor.domain.errors import BackendFailed, Conflict, MissingPart, NoRoomForState, StateDamaged, TorporError
 from torpor.domain.ids import InstanceId
-from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, SavedState
+from torpor.domain.instance import BackendState, Codec, InstanceSpec, Mechanism, SavedState
 from torpor.ports import Progress
 
 _STILL = (BackendState.PAUSED, BackendState.IO_ERROR)
@@ -33,6 +36,11 @@ class QemuSuspension:
         self._vms = vms
         self._config_drive = config_drive
         self._mechanism = mechanism
+        settings = vms.settings
+        packing = None if settings.codec == "auto" else Packing(Codec(settings.codec), settings.codec_level)
+        if settings.codec == "auto" and settings.restore == "lazy":
+            packing = Packing(Codec.NONE)  # what is packed can't be mapped
+        self._saving = Saving(settings.save_threads, packing, DiskSpeed(settings.state_dir))
 
     def save(self, spec: InstanceSpec, progress: Progress) -> SavedState:
         with self._vms.exclusive(spec.id):
@@ -76,9 +84,11 @@ class QemuSuspension:
             with _explained(spec.name, None):
                 self._vms.make_folders(folder)
                 prepare_seed(folder, self._config_drive(spec))
-                vm = self._vms.start(machine, Incoming(bare=manifest.mechanism is Mechanism.MEMORY))
+                mapped = self._vms.settings.restore == "lazy" and transfer.mappable(manifest)
+                file = state.part(transfer.MEMORY) if mapped else None
+                vm = self._vms.start(machine, Incoming(manifest.mechanism is Mechanism.MEMORY, file))
                 try:
-                    transfer.load_parts(vm, state, manifest, self._vms.settings.save_threads, progress)
+                    transfer.load_parts(vm, state, manifest, mapped, self._saving.threads, progress)
                 except BaseException:
                     vm.end()
                     raise
@@ -120,7 +130,7 @@ class QemuSuspension:
                 self._prune(instance, files, self._vms.find(instance))
 
     def states(self, instance: InstanceId) -> Sequence[SavedState]:
-        return tuple(state.saved_state(instance) for state in self._files(instance).all())
+        return self._files(instance).saved_states()
 
     # Parts of the above
 
@@ -142,18 +152,18 @@ class QemuSuspension:
             files.remove(newest)
 
     def _write(self, vm: Vm, spec: InstanceSpec, files: StateFiles, number: int, progress: Progress) -> SavedState:
-        machine = self._vms.machine(spec, _machine_type(vm))
+        machine = self._vms.machine(spec, _machine_type(vm), vm.process.was_told(FREE_PAGE_REPORTING))
         sizes = dict(transfer.blocks(vm))
         mechanism = self._choose(machine, sizes)
         try:
             with files.new(number) as state:
                 snapshots.take(vm, number)
                 if mechanism is Mechanism.MEMORY:
-                    written = transfer.write_parts(vm, state, self._vms.settings.save_threads, progress)
+                    written = transfer.write_parts(vm, state, files.all(), self._saving, progress)
                 else:
                     transfer.require_room(state.path, 0)
                     digest, memory_bytes = write_stream(vm, state.stream, progress)
-                    written = transfer.Written((), (), digest, memory_bytes)
+                    written = transfer.Written({}, None, digest, memory_bytes, state.stored_bytes())
                 manifest = self._manifest(vm, machine, number, mechanism, sizes, written)
                 return files.publish(state, manifest).saved_state(spec.id)
         except BaseException:
@@ -187,16 +197,18 @@ class QemuSuspension:
             cpu=host_cpu() if machine.accelerator is Accelerator.KVM else "",
             arguments=tuple(guest_visible(machine)),
             blocks=sizes,
-            placed=written.placed,
-            pieces=written.pieces,
+            parts=written.parts,
+            base=written.base,
             device_checksum=written.device_checksum,
             memory_bytes=written.memory_bytes,
+            written_bytes=written.written_bytes,
         )
 
     def _fitting_machine(self, spec: InstanceSpec, manifest: Manifest) -> Machine:
         """The machine that the state was saved from. Raises MissingPart, StateDamaged when it can't be had here."""
         qemu = self._vms.installed.qemu()
-        machine = self._vms.machine(spec, manifest.machine)
+        reports = any(FREE_PAGE_REPORTING in argument for argument in manifest.arguments)
+        machine = self._vms.machine(spec, manifest.machine, reports)
         refuse = partial(_refuse, spec, manifest)
         if qemu.series != manifest.qemu or manifest.machine not in qemu.machines:
             raise refuse(f"QEMU {manifest.qemu} with {manifest.machine}", f"QEMU {qemu.version}")

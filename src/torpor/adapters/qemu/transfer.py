@@ -2,27 +2,50 @@
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from torpor.adapters.qemu import memory, ram
-from torpor.adapters.qemu.command_line import RAM
+import numpy as np
+
+from torpor.adapters.qemu import codec, memory, ram
+from torpor.adapters.qemu.codec import Packing
+from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING, RAM
+from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.disks import sync_file
-from torpor.adapters.qemu.ram import Region
-from torpor.adapters.qemu.state_files import Generation, Manifest
+from torpor.adapters.qemu.memory import GAP, RUN, GuestMemory, TooMuchChanged, guest_memory
+from torpor.adapters.qemu.pages import (
+    Mask,
+    Numbers,
+    PageIndex,
+    Table,
+    checksum,
+    read_index,
+    runs,
+    table_of,
+    write_index,
+)
+from torpor.adapters.qemu.ram import PAGE, Region
+from torpor.adapters.qemu.state_files import Generation, Manifest, Part
 from torpor.adapters.qemu.stream import check_stream
 from torpor.adapters.qemu.vms import Vm
 from torpor.domain.errors import BackendFailed, InstanceGone, NoRoomForState, StateDamaged, TorporError
-from torpor.domain.instance import Mechanism
+from torpor.domain.instance import Codec, Mechanism
 from torpor.ports import Progress
 
-_SAVED = {RAM: 0, "pc.bios": 0xFFFC0000}
+MEMORY, FIRMWARE, DELTA = "memory", "firmware", "delta"
+"""Parts of a state: guest memory, or that of the state that this one differs from; the BIOS; what differs."""
+_BLOCKS = {MEMORY: RAM, FIRMWARE: "pc.bios", DELTA: RAM}
+_ADDRESSES = {RAM: 0, "pc.bios": 0xFFFC0000}
 """RAM blocks whose contents a state holds, and where the guest has them."""
 _REMADE = frozenset({"pc.rom", "/rom@etc/acpi/tables", "/rom@etc/table-loader", "/rom@etc/acpi/rsdp"})
 """RAM blocks that every QEMU fills by itself, with the same."""
 _REMADE_PREFIX = "/rom@genroms/"
+_DELTA_SHARE = 0.5
+"""A delta may have this share of the memory's pages. Above it the memory is written anew: it costs little more then,
+and the next delta is small again."""
+_SAMPLES, _SAMPLE_PAGES = 32, 16
 _DEVICE_SECONDS = 60.0
 _INCOMING_SECONDS = 120.0
 _FDSET = 1
@@ -30,13 +53,46 @@ _INCOMING = "torpor-incoming"
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """How memory is written and read."""
+
+    threads: int
+    packing: Packing | None
+    """None: whichever is soonest done with this memory on this disk."""
+    speed: DiskSpeed
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a manifest says of the memory and device state that were written."""
 
-    pieces: tuple[memory.Sealed, ...]
-    placed: tuple[tuple[str, int, int], ...]
+    parts: dict[str, Part]
+    base: int | None
     device_checksum: str
     memory_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """The state that a process was restored from, with which it shares most of its memory."""
+
+    state: Generation
+    base: int
+    """The generation that wrote the part `memory`."""
+    part: Part
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One save of a VM's memory."""
+
+    source: GuestMemory
+    state: Generation
+    packing: Packing
+    threads: int
+    progress: Progress
 
 
 def blocks(vm: Vm) -> Mapping[str, int]:
@@ -46,48 +102,78 @@ def blocks(vm: Vm) -> Mapping[str, int]:
 
 def unknown_blocks(found: Mapping[str, int]) -> set[str]:
     """RAM blocks whose contents would be lost, were memory saved from outside."""
-    return {b for b in found if b not in _SAVED and b not in _REMADE and not b.startswith(_REMADE_PREFIX)}
+    return {b for b in found if b not in _ADDRESSES and b not in _REMADE and not b.startswith(_REMADE_PREFIX)}
 
 
-def write_parts(vm: Vm, state: Generation, threads: int, progress: Progress) -> Written:
+def write_parts(vm: Vm, state: Generation, older: Sequence[Generation], how: Saving, progress: Progress) -> Written:
     """Write memory and device state of a paused VM, durable on return.
 
+    Of a VM that was restored from one of the `older` states only what changed since is written.
     Raises NoRoomForState, InstanceGone, BackendFailed, OSError of the files'.
     """
-    sizes = blocks(vm)
-    placed = _place(sizes)
-    regions = [Region(name, offset, size, vm.address_of(name, _SAVED[name])) for name, offset, size in placed]
+    device = _write_device(vm, state.device)
     try:
-        extents = [e for r in regions for e in ram.extents_of(vm.process.pid, r, memory.GAP, memory.LARGEST)]
+        with _open(vm, FIRMWARE, os.O_RDONLY) as source:
+            firmware = _write_firmware(_Job(source, state, Packing(Codec.NONE), 1, _ignore))
+        with _open(vm, MEMORY, os.O_RDONLY) as source:
+            return _write_memory(vm, source, state, older, how, progress, firmware, device)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise vm.gone() from error
-    total = sum(e.size for e in extents)
-    require_room(state.path, total)
-    device = _write_device(vm, state.device)
-    pieces = memory.copy_out(vm.process.pid, regions, extents, state.memory, threads, progress)
-    return Written(tuple(pieces), placed, device, total)
 
 
-def load_parts(vm: Vm, state: Generation, manifest: Manifest, threads: int, progress: Progress) -> None:
+def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, threads: int, progress: Progress) -> None:
     """Fill a waiting QEMU; afterwards it is paused where the saved VM was. Nothing unverified is loaded.
 
+    `mapped`: it maps the part `memory` already.
     Raises StateDamaged, BackendFailed, InstanceGone, OSError of the files'.
     """
     if manifest.mechanism is Mechanism.STREAM:
         check_stream(state.stream, manifest.device_checksum, progress)
         _take_in(vm, state.stream)
         return
-    device = state.device.read_bytes()
-    if memory.checksum(device) != manifest.device_checksum:
-        raise StateDamaged(
-            "the saved device state is damaged",
-            detail=f"{state.device} does not match its checksum",
-            remedy="bring the file back from a backup, or delete the workload",
-        )
+    _check_device(state, manifest)
     _compare_blocks(blocks(vm), manifest)
-    regions = [Region(name, at, size, vm.address_of(name, _SAVED[name])) for name, at, size in manifest.placed]
-    memory.copy_in(vm.process.pid, regions, manifest.pieces, state.memory, threads, progress)
+    wanted = {name: part for name, part in manifest.parts.items() if not (mapped and name == MEMORY)}
+    for name, part, told in _in_turn(wanted, progress):
+        index = read_index(state.index(name), part.index_checksum)
+        with _open(vm, name, os.O_RDWR) as target:
+            if part.packed:
+                memory.load_packed(target, index, part.codec, state.part(name), threads, told)
+            else:
+                memory.load_sparse(target, index, state.part(name), threads, told)
     _take_in(vm, state.device)
+
+
+def check_parts(state: Generation, manifest: Manifest, progress: Progress) -> None:
+    """Read every byte of a state and compare it with its checksums. Raises StateDamaged, OSError."""
+    if manifest.mechanism is Mechanism.STREAM:
+        check_stream(state.stream, manifest.device_checksum, progress)
+        return
+    _check_device(state, manifest)
+    for name, part, told in _in_turn(manifest.parts, progress):
+        index = read_index(state.index(name), part.index_checksum)
+        if part.packed:
+            memory.check_packed(index, part.codec, state.part(name), told)
+        else:
+            memory.check_sparse(index, state.part(name), told)
+
+
+def mappable(manifest: Manifest) -> bool:
+    """Whether a guest may run on the saved memory itself, its pages read as they are touched.
+
+    Not where the guest reports free pages: QEMU would punch them out of the file (seen with QEMU 7.2).
+    """
+    part = manifest.parts.get(MEMORY)
+    reports = any(FREE_PAGE_REPORTING in argument for argument in manifest.arguments)
+    return part is not None and not part.packed and not reports
+
+
+def is_mapped(vm: Vm) -> bool:
+    """Whether the VM's memory is a file's, read as it is touched. Raises InstanceGone."""
+    try:
+        return ram.mapped_file(vm.process.pid, vm.address_of(RAM, 0)) is not None
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise vm.gone() from error
 
 
 def require_room(folder: Path, needed: int) -> None:
@@ -102,13 +188,132 @@ def require_room(folder: Path, needed: int) -> None:
         )
 
 
-def _place(sizes: Mapping[str, int]) -> tuple[tuple[str, int, int], ...]:
-    """(RAM block, offset in the memory file, size), guest memory first."""
-    placed, offset = [], 0
-    for name in _SAVED:
-        placed.append((name, offset, sizes[name]))
-        offset += sizes[name]
-    return tuple(placed)
+@contextmanager
+def _open(vm: Vm, part: str, flags: int) -> Iterator[GuestMemory]:
+    """The RAM block that this part is of."""
+    block = _BLOCKS[part]
+    region = Region(block, blocks(vm)[block], vm.address_of(block, _ADDRESSES[block]))
+    with guest_memory(vm.process.pid, region, flags) as opened:
+        yield opened
+
+
+def _write_memory(
+    vm: Vm, source: GuestMemory, state: Generation, older: Sequence[Generation], how: Saving, progress: Progress,
+    firmware: Part, device: str,
+) -> Written:  # fmt: skip
+    pid, region = vm.process.pid, source.region
+    file = ram.mapped_file(pid, region.address)
+    origin = _origin(older, file, source.pages) if vm.process.incoming else None
+    own = ram.private(pid, region)
+    there = own if file is None else own | origin.table.listed() if origin else np.ones(source.pages, np.bool_)
+    require_room(state.path, int(there.sum()) * PAGE)
+    job = _Job(source, state, how.packing or _choose(source, there, how), how.threads, progress)
+    if origin:
+        try:
+            gone = np.flatnonzero(origin.table.listed() & ~there).astype(np.uint32)
+            part, listed = _write_delta(job, origin, own, gone)
+            parts = {MEMORY: origin.part, FIRMWARE: firmware, DELTA: part}
+            return Written(parts, origin.base, device, listed * PAGE, _room(state, DELTA))
+        except TooMuchChanged:
+            state.part(DELTA).unlink()
+    began = time.monotonic()
+    part, listed = _write_whole(job, there)
+    written = _room(state, MEMORY)
+    how.speed.learn(written, time.monotonic() - began)
+    return Written({MEMORY: part, FIRMWARE: firmware}, None, device, listed * PAGE, written)
+
+
+def _origin(older: Sequence[Generation], file: tuple[int, int] | None, pages: int) -> _Origin | None:
+    """Of the file that the process maps; else the newest: what is the same in it is found by its contents.
+
+    None where that state can't be relied on any more: all is written anew then.
+    """
+    for state in older:
+        try:
+            manifest = state.manifest()
+            part = manifest.parts.get(MEMORY)
+            if part is None or (file is not None and _identity(state.part(MEMORY)) != file):
+                continue
+            table = table_of(pages, read_index(state.index(MEMORY), part.index_checksum))
+            return _Origin(state, manifest.base or state.number, part, table)
+        except (StateDamaged, FileNotFoundError):
+            continue
+    return None
+
+
+def _write_delta(job: _Job, origin: _Origin, own: Mask, gone: Numbers) -> tuple[Part, int]:
+    """What differs from the origin, whose memory is shared; and how many pages are not zero now."""
+    listed = origin.table.listed()
+    limit = int(listed.sum() * _DELTA_SHARE)
+    index = _packed(job, DELTA, own, origin.table, gone, limit)
+    job.state.take_over(origin.state, MEMORY)
+    listed[index.zeros] = False
+    listed[index.numbers] = True
+    return _part(job, DELTA, index, packed=True), int(listed.sum())
+
+
+def _write_whole(job: _Job, there: Mask) -> tuple[Part, int]:
+    packed = job.packing.codec is not Codec.NONE
+    if packed:
+        index = _packed(job, MEMORY, there, table_of(job.source.pages, memory.EMPTY), memory.EMPTY.numbers, None)
+    else:
+        wanted = list(runs(there, GAP, RUN))
+        index = memory.save_sparse(job.source, wanted, job.state.part(MEMORY), job.threads, job.progress)
+    return _part(job, MEMORY, index, packed), len(index.numbers)
+
+
+def _write_firmware(job: _Job) -> Part:
+    there = np.ones(job.source.pages, np.bool_)
+    nothing = table_of(job.source.pages, memory.EMPTY)
+    return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, memory.EMPTY.numbers, None), packed=True)
+
+
+def _packed(job: _Job, name: str, among: Mask, base: Table, gone: Numbers, limit: int | None) -> PageIndex:
+    wanted = list(runs(among, GAP, RUN))
+    return memory.save_packed(
+        job.source, wanted, base, gone, limit, job.packing, job.state.part(name), job.threads, job.progress
+    )
+
+
+def _part(job: _Job, name: str, index: PageIndex, packed: bool) -> Part:
+    digest = write_index(job.state.index(name), index)
+    return Part(packed, job.packing.codec, digest, index.num_bytes)
+
+
+def _choose(source: GuestMemory, there: Mask, how: Saving) -> Packing:
+    """By samples of the memory that is to be written."""
+    numbers = np.flatnonzero(there[: source.pages - _SAMPLE_PAGES])
+    samples = []
+    for page in numbers[:: max(1, len(numbers) // _SAMPLES)][:_SAMPLES].tolist():
+        sample = memoryview(bytearray(_SAMPLE_PAGES * PAGE))
+        source.read(page, sample)
+        samples.append(bytes(sample))
+    return codec.choose(samples, how.speed.write_rate(), os.cpu_count() or 1)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return (found.st_dev, found.st_ino)
+
+
+def _room(state: Generation, name: str) -> int:
+    return sum(path.stat().st_blocks * 512 for path in (state.part(name), state.index(name)))
+
+
+def _in_turn(parts: Mapping[str, Part], progress: Progress) -> Iterator[tuple[str, Part, Progress]]:
+    """The parts, each with a progress that goes on where that of the one before ended."""
+    total, before = sum(part.num_bytes for part in parts.values()), 0
+    for name, part in parts.items():
+
+        def told(done: int, _: int, before: int = before) -> None:
+            progress(min(before + done, total), total)
+
+        yield name, part, told
+        before += part.num_bytes
+
+
+def _ignore(done: int, total: int) -> None:
+    """What takes no time."""
 
 
 def _write_device(vm: Vm, path: Path) -> str:
@@ -126,7 +331,16 @@ def _write_device(vm: Vm, path: Path) -> str:
         with suppress(TorporError):
             vm.execute("remove-fd", {"fdset-id": _FDSET})
     sync_file(path)
-    return memory.checksum(path.read_bytes())
+    return checksum(path.read_bytes())
+
+
+def _check_device(state: Generation, manifest: Manifest) -> None:
+    if not state.device.exists() or checksum(state.device.read_bytes()) != manifest.device_checksum:
+        raise StateDamaged(
+            "the saved device state is damaged",
+            detail=f"{state.device} does not match its checksum",
+            remedy="bring the file back from a backup, or delete the workload",
+        )
 
 
 def _compare_blocks(found: Mapping[str, int], manifest: Manifest) -> None:

@@ -164,11 +164,15 @@ class Vms:
     def accelerator(self) -> Choice:
         return choose_accelerator(self.settings.accelerator)
 
-    def machine(self, spec: InstanceSpec, type: str | None = None) -> Machine:
-        """The machine for an instance, of the newest type or of the given one. Raises MissingPart, NotFound."""
+    def machine(self, spec: InstanceSpec, type: str | None = None, reports_free_pages: bool | None = None) -> Machine:
+        """The machine for an instance, as new or as it was started. Raises MissingPart, NotFound.
+
+        A guest that reports free pages can't be restored lazily, so where that is wanted a new one does not.
+        """
         chosen = type or self.installed.qemu().machine
         accelerator = self.accelerator().accelerator
-        return Machine(chosen, accelerator, spec, self._images.boot(spec.image), self._taps is not None)
+        reports = self.settings.restore == "eager" if reports_free_pages is None else reports_free_pages
+        return Machine(chosen, accelerator, spec, self._images.boot(spec.image), self._taps is not None, reports)
 
     def start(self, machine: Machine, incoming: Incoming | None) -> Vm:
         """A process for the instance, whose monitor answers. What fails leaves no process.

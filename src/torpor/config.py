@@ -48,6 +48,13 @@ class QemuConfig(_Section):
     overhead_mb: Annotated[int, Field(ge=0)] = 128
     """QEMU's own memory, claimed for every instance on top of the guest's."""
     save_threads: Positive = 2
+    """Threads that read and write memory at a suspension and at an eager restore."""
+    codec: Literal["auto", "none", "lz4", "zstd"] = "auto"
+    """How saved memory is packed. `auto`: whichever is soonest done with that memory on this disk with these cores."""
+    codec_level: Annotated[int, Field(ge=1, le=22)] = 1
+    """zstd: 1 to 22, more packs tighter; lz4: its acceleration, more is faster."""
+    restore: Literal["eager", "lazy"] = "eager"
+    """`lazy`: a guest runs on at once and its memory is read as it is touched; only what is not packed can be."""
 
 
 class NetworkSection(_Section):

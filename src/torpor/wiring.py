@@ -128,6 +128,7 @@ def parts(config: Config) -> Parts:
     return Parts(
         hypervisor=backend.hypervisor,
         suspension=backend.suspension,
+        states=backend.states,
         guest=guest,
         names=names(config),
         batch_system=NoBatchSystem(),
@@ -176,6 +177,9 @@ def _qemu_settings(config: Config) -> QemuSettings:
         accelerator=qemu.accelerator,
         tb_size_mb=qemu.tb_size_mb,
         save_threads=qemu.save_threads,
+        codec=qemu.codec,
+        codec_level=qemu.codec_level,
+        restore=qemu.restore,
         vcpus=host.vcpus,
         memory_mb=host.memory_mb,
         disk_mb=host.disk_mb,

@@ -95,6 +95,18 @@ class _Job:
     progress: Progress
 
 
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """Guest memory, written."""
+
+    parts: dict[str, Part]
+    base: int | None
+    pages: int
+    """That are not zero."""
+    room: int
+    """Bytes on disk of what was written now."""
+
+
 def blocks(vm: Vm) -> Mapping[str, int]:
     """The VM's RAM blocks and their sizes in bytes."""
     return ram.parse_blocks(vm.hmp("info ramblock"))
@@ -111,14 +123,18 @@ def write_parts(vm: Vm, state: Generation, older: Sequence[Generation], how: Sav
     Of a VM that was restored from one of the `older` states only what changed since is written.
     Raises NoRoomForState, InstanceGone, BackendFailed, OSError of the files'.
     """
-    device = _write_device(vm, state.device)
     try:
-        with _open(vm, FIRMWARE, os.O_RDONLY) as source:
-            firmware = _write_firmware(_Job(source, state, Packing(Codec.NONE), 1, _ignore))
         with _open(vm, MEMORY, os.O_RDONLY) as source:
-            return _write_memory(vm, source, state, older, how, progress, firmware, device)
+            origin, own, there = _look(vm, source, older)
+            require_room(state.path, int(there.sum()) * PAGE)
+            device, firmware = _write_device(vm, state.device), _write_firmware(vm, state)
+            job = _Job(source, state, how.packing or _choose(source, there, how), how.threads, progress)
+            delta = _write_delta(job, origin, own, there) if origin else None
+            saved = delta or _write_whole(job, there, how.speed)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise vm.gone() from error
+    parts = {FIRMWARE: firmware, **saved.parts}
+    return Written(parts, saved.base, device, saved.pages * PAGE, saved.room)
 
 
 def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, threads: int, progress: Progress) -> None:
@@ -197,30 +213,15 @@ def _open(vm: Vm, part: str, flags: int) -> Iterator[GuestMemory]:
         yield opened
 
 
-def _write_memory(
-    vm: Vm, source: GuestMemory, state: Generation, older: Sequence[Generation], how: Saving, progress: Progress,
-    firmware: Part, device: str,
-) -> Written:  # fmt: skip
+def _look(vm: Vm, source: GuestMemory, older: Sequence[Generation]) -> tuple[_Origin | None, Mask, Mask]:
+    """Where the memory comes from; the pages that are the process's own; those that may not be zero."""
     pid, region = vm.process.pid, source.region
     file = ram.mapped_file(pid, region.address)
     origin = _origin(older, file, source.pages) if vm.process.incoming else None
     own = ram.private(pid, region)
-    there = own if file is None else own | origin.table.listed() if origin else np.ones(source.pages, np.bool_)
-    require_room(state.path, int(there.sum()) * PAGE)
-    job = _Job(source, state, how.packing or _choose(source, there, how), how.threads, progress)
-    if origin:
-        try:
-            gone = np.flatnonzero(origin.table.listed() & ~there).astype(np.uint32)
-            part, listed = _write_delta(job, origin, own, gone)
-            parts = {MEMORY: origin.part, FIRMWARE: firmware, DELTA: part}
-            return Written(parts, origin.base, device, listed * PAGE, _room(state, DELTA))
-        except TooMuchChanged:
-            state.part(DELTA).unlink()
-    began = time.monotonic()
-    part, listed = _write_whole(job, there)
-    written = _room(state, MEMORY)
-    how.speed.learn(written, time.monotonic() - began)
-    return Written({MEMORY: part, FIRMWARE: firmware}, None, device, listed * PAGE, written)
+    if file is None:
+        return origin, own, own
+    return origin, own, own | origin.table.listed() if origin else np.ones(source.pages, np.bool_)
 
 
 def _origin(older: Sequence[Generation], file: tuple[int, int] | None, pages: int) -> _Origin | None:
@@ -241,31 +242,41 @@ def _origin(older: Sequence[Generation], file: tuple[int, int] | None, pages: in
     return None
 
 
-def _write_delta(job: _Job, origin: _Origin, own: Mask, gone: Numbers) -> tuple[Part, int]:
-    """What differs from the origin, whose memory is shared; and how many pages are not zero now."""
+def _write_delta(job: _Job, origin: _Origin, own: Mask, there: Mask) -> _Saved | None:
+    """What differs from the origin, whose memory is shared. None when that is too much."""
     listed = origin.table.listed()
-    limit = int(listed.sum() * _DELTA_SHARE)
-    index = _packed(job, DELTA, own, origin.table, gone, limit)
+    gone = np.flatnonzero(listed & ~there).astype(np.uint32)
+    try:
+        index = _packed(job, DELTA, own, origin.table, gone, int(listed.sum() * _DELTA_SHARE))
+    except TooMuchChanged:
+        job.state.part(DELTA).unlink()
+        return None
     job.state.take_over(origin.state, MEMORY)
     listed[index.zeros] = False
     listed[index.numbers] = True
-    return _part(job, DELTA, index, packed=True), int(listed.sum())
+    parts = {MEMORY: origin.part, DELTA: _part(job, DELTA, index, packed=True)}
+    return _Saved(parts, origin.base, int(listed.sum()), _room(job.state, DELTA))
 
 
-def _write_whole(job: _Job, there: Mask) -> tuple[Part, int]:
+def _write_whole(job: _Job, there: Mask, speed: DiskSpeed) -> _Saved:
+    began = time.monotonic()
     packed = job.packing.codec is not Codec.NONE
     if packed:
-        index = _packed(job, MEMORY, there, table_of(job.source.pages, memory.EMPTY), memory.EMPTY.numbers, None)
+        nothing = table_of(job.source.pages, memory.EMPTY)
+        index = _packed(job, MEMORY, there, nothing, memory.EMPTY.numbers, None)
     else:
         wanted = list(runs(there, GAP, RUN))
         index = memory.save_sparse(job.source, wanted, job.state.part(MEMORY), job.threads, job.progress)
-    return _part(job, MEMORY, index, packed), len(index.numbers)
+        speed.learn(index.num_bytes, time.monotonic() - began)
+    parts = {MEMORY: _part(job, MEMORY, index, packed)}
+    return _Saved(parts, None, len(index.numbers), _room(job.state, MEMORY))
 
 
-def _write_firmware(job: _Job) -> Part:
-    there = np.ones(job.source.pages, np.bool_)
-    nothing = table_of(job.source.pages, memory.EMPTY)
-    return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, memory.EMPTY.numbers, None), packed=True)
+def _write_firmware(vm: Vm, state: Generation) -> Part:
+    with _open(vm, FIRMWARE, os.O_RDONLY) as source:
+        job = _Job(source, state, Packing(Codec.NONE), 1, _ignore)
+        there, nothing = np.ones(source.pages, np.bool_), table_of(source.pages, memory.EMPTY)
+        return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, memory.EMPTY.numbers, None), packed=True)
 
 
 def _packed(job: _Job, name: str, among: Mask, base: Table, gone: Numbers, limit: int | None) -> PageIndex:
@@ -297,7 +308,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _room(state: Generation, name: str) -> int:
-    return sum(path.stat().st_blocks * 512 for path in (state.part(name), state.index(name)))
+    return sum(p.stat().st_blocks * 512 for p in (state.part(name), state.index(name)))
 
 
 def _in_turn(parts: Mapping[str, Part], progress: Progress) -> Iterator[tuple[str, Part, Progress]]:

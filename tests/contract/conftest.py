@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from tests.vms import bench, new_spec
+from tests.vms import Bench, bench, new_spec
 
-from torpor.adapters.fakes import FakeHypervisor, ManualClock
+from torpor.adapters.fakes import FakeHypervisor, FakeStateStore, ManualClock
+from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism
-from torpor.ports import Hypervisor, Suspension
+from torpor.ports import Hypervisor, StateStore, Suspension
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class Machines:
 
     hypervisor: Hypervisor
     suspension: Suspension
+    states: StateStore
+    damage: Callable[[InstanceId], None]
+    """Flip a bit of its newest state."""
     booted: Callable[[InstanceSpec], InstanceSpec]
     """Boot it, and wait until the guest can tell its counter."""
     counter: Callable[[InstanceId], float]
@@ -80,32 +85,76 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Machines]:
         yield _fake()
         return
     with bench(mechanism=Mechanism.STREAM if request.param == "qemu-stream" else None) as qemu:
-        yield Machines(
-            qemu.hypervisor,
-            qemu.suspension,
-            qemu.booted,
-            lambda id: float(qemu.ask(id, "status")["counter"]),
-            lambda id: str(qemu.ask(id, "status")["nonce"]),
-            time.sleep,
-        )
+        yield _real(qemu)
+
+
+@pytest.fixture(scope="session", params=["fake", "qemu"])
+def lazy_backend(request: pytest.FixtureRequest) -> Iterator[Machines]:
+    """Guests run on with their memory still on disk."""
+    if request.param == "fake":
+        yield _fake(lazy=True)
+        return
+    with bench(restore="lazy") as qemu:
+        yield _real(qemu)
+
+
+@pytest.fixture
+def lazy_machines(lazy_backend: Machines) -> Iterator[Machines]:
+    yield from _cleared(lazy_backend)
 
 
 @pytest.fixture
 def machines(backend: Machines) -> Iterator[Machines]:
     """A backend on which nothing runs but the veteran."""
+    yield from _cleared(backend)
+
+
+def _cleared(backend: Machines) -> Iterator[Machines]:
     yield backend
     veterans = {spec.id for spec in backend.veterans}
     for id in set(backend.hypervisor.observe()) - veterans:
         backend.hypervisor.erase(id)
 
 
-def _fake() -> Machines:
+def _real(qemu: Bench) -> Machines:
+    return Machines(
+        qemu.hypervisor,
+        qemu.suspension,
+        qemu.backend.states,
+        lambda id: flip_a_bit(qemu.folder(id)),
+        qemu.booted,
+        lambda id: float(qemu.ask(id, "status")["counter"]),
+        lambda id: str(qemu.ask(id, "status")["nonce"]),
+        time.sleep,
+    )
+
+
+def flip_a_bit(folder: InstanceFolder) -> None:
+    """In the memory of the newest state, where there is data."""
+    newest = max((int(path.name), path) for path in folder.states.iterdir() if path.name.isdigit())[1]
+    file = newest / "memory" if (newest / "memory").exists() else newest / "stream"
+    with file.open("r+b", buffering=0) as opened:
+        at = os.lseek(opened.fileno(), file.stat().st_size // 4, os.SEEK_DATA) + 100
+        byte = os.pread(opened.fileno(), 1, at)[0]
+        os.pwrite(opened.fileno(), bytes([byte ^ 1]), at)
+
+
+def _fake(lazy: bool = False) -> Machines:
     clock = ManualClock()
-    fake = FakeHypervisor(clock)
+    fake = FakeHypervisor(clock, lazy=lazy)
 
     def booted(spec: InstanceSpec) -> InstanceSpec:
         fake.boot(spec)
         clock.sleep(5.0)
         return spec
 
-    return Machines(fake, fake, booted, fake.counter, lambda id: str(fake.nonce(id)), clock.sleep)
+    return Machines(
+        fake,
+        fake,
+        FakeStateStore(fake),
+        fake.faults.corrupt_state,
+        booted,
+        fake.counter,
+        lambda id: str(fake.nonce(id)),
+        clock.sleep,
+    )

@@ -1,6 +1,7 @@
 """A service that answers with a fixed world: every state, long names, hostile text. Nothing can be changed in it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torpor.domain.capacity import Host, Resources
 from torpor.domain.errors import NotFound, Problem
@@ -18,7 +19,16 @@ from torpor.domain.operation import Operation, OperationKind, OperationStatus, S
 from torpor.domain.plan import Action, Plan, Verdict
 from torpor.domain.workload import Flavor, Workload, WorkloadState
 from torpor.engine.service import Service
-from torpor.engine.views import HostView, InstanceView, NameView, OperationView, RunRequest, WorkloadView
+from torpor.engine.views import (
+    HostView,
+    InstanceView,
+    NameView,
+    OperationView,
+    RunRequest,
+    StateCheck,
+    StateView,
+    WorkloadView,
+)
 from torpor.ports import Check, Event
 
 NOW = 1_760_000_000.0
@@ -26,6 +36,9 @@ GIB = 1024**3
 LONGEST = "a" * 61
 LOCAL = HostId("local")
 HOSTILE = "line one\nline two \x1b[31mred\x07 [bold]markup[/bold]"
+FLIPPED = Problem(
+    "state-damaged", "saved state 1 of batch-0 is damaged", "a bit flipped", "bring it back from a backup"
+)
 NO_DISK = Problem(
     "no-room-for-state",
     "the state of crowded-0 was not written",
@@ -177,6 +190,19 @@ class CannedService(Service):
     def hosts(self) -> Sequence[HostView]:
         total = Resources(64, 262_144, 2_000_000)
         return [HostView(Host(LOCAL, total, Resources(12, 18_432, 200_000)), 9 * GIB, 5, 624 * 1024**2)]
+
+    def states(self, workload: str | None = None) -> Sequence[StateView]:
+        return [
+            StateView(w.workload.name, i.instance.name, state, mapped=False)
+            for w in (self._world if workload is None else [self.workload(workload)])
+            for i in w.instances
+            for state in i.states
+        ]
+
+    def verify_states(self, workload: str | None, report: Callable[[StateCheck], None]) -> Sequence[StateCheck]:
+        checks = [StateCheck(s.workload, s.instance, s.state.generation, done=True) for s in self.states(workload)]
+        report(checks[0])
+        return [replace(checks[0], problem=FLIPPED), replace(checks[1], problem=FLIPPED), *checks[2:]]
 
     def names(self) -> Sequence[NameView]:
         return [

@@ -30,6 +30,9 @@ READING = [
     ("events",),
     ("events", "-n", "1", "batch"),
     ("image", "ls"),
+    ("state", "ls"),
+    ("state", "ls", "batch"),
+    ("state", "show", "batch"),
     ("console", "urgent"),
     ("run", "new", "--image", "debian-12", "--dry-run"),
 ]
@@ -101,7 +104,9 @@ def test_ended_workloads_are_listed_only_when_asked_for(canned: Daemon) -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize(
-    "arguments", [("ps", "-a"), ("show", LONGEST), ("hosts",), ("names",), ("image", "ls"), ("plan",)], ids=" ".join
+    "arguments",
+    [("ps", "-a"), ("show", LONGEST), ("hosts",), ("names",), ("image", "ls"), ("state", "ls"), ("plan",)],
+    ids=" ".join,
 )
 def test_tables_fit_the_terminal_and_cut_nothing_but_names(
     canned: Daemon, width: int, arguments: tuple[str, ...]
@@ -153,6 +158,9 @@ def test_version_needs_no_daemon(canned: Daemon) -> None:
         (("show", "x" * 5000), 3, "there is no workload"),
         (("console", "nobody"), 3, "there is no instance"),
         (("console", "urgent", "--follow", "--json"), 2, "can't be used together"),
+        (("state", "ls", "two\nlines"), 3, "there is no workload"),
+        (("state", "rm", "batch", "0"), 2, "'generation'"),
+        (("state", "rm", "batch", "1"), 2, "nobody to ask"),
         (("show",), 2, "Missing argument"),
         (("shwo",), 2, "No such command"),
         (("ps", "--colour"), 2, "No such option"),

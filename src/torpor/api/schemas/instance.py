@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from torpor.api.schemas.problem import ProblemSchema
-from torpor.domain.instance import AddressState, BackendState, Mechanism, SavedState, StateStatus
+from torpor.domain.instance import AddressState, BackendState, Codec, Mechanism, SavedState, StateStatus
 from torpor.engine.views import InstanceView
 
 
@@ -13,7 +13,14 @@ class SavedStateSchema(BaseModel):
     status: StateStatus
     created_at: float
     stored_bytes: int
+    """Room on disk; what several states share counts at the oldest."""
     memory_bytes: int
+    """Guest memory in it."""
+    written_bytes: int
+    """What its own save had to write of the memory."""
+    codec: Codec
+    base: int | None
+    """Generation whose memory it shares; null where it holds all of its memory itself."""
 
     @classmethod
     def of(cls, state: SavedState) -> "SavedStateSchema":
@@ -24,6 +31,9 @@ class SavedStateSchema(BaseModel):
             created_at=state.created_at,
             stored_bytes=state.stored_bytes,
             memory_bytes=state.memory_bytes,
+            written_bytes=state.written_bytes,
+            codec=state.codec,
+            base=state.base,
         )
 
 

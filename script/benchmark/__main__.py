@@ -1,4 +1,4 @@
-"""`script/bench names|suspend`."""
+"""`script/bench [states|names]`."""
 
 import argparse
 import os
@@ -7,29 +7,85 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmark import names, suspend
-from benchmark.samples import Measurement
+from benchmark.states.run import PARTS, Options
+from torpor.domain.instance import Codec
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and a summary to FILE")
     kinds = parser.add_subparsers(dest="kind", required=True)
     names = kinds.add_parser("names", help="how soon a name answers")
     names.add_argument("--runs", type=int, default=20)
     names.add_argument("--published", type=int, default=5000, help="names that are there already")
-    suspend = kinds.add_parser("suspend", help="how fast memory goes to disk and back, beside dd")
-    suspend.add_argument("--runs", type=int, default=5)
-    suspend.add_argument("--megabytes", type=int, default=300, help="random data in the guest")
-    for each in (names, suspend):
-        each.add_argument("--json", type=Path, metavar="FILE", default=argparse.SUPPRESS)
-    return parser.parse_args()
+    states = kinds.add_parser("states", help="how fast guests go to disk and back, beside what else there is")
+    _describe_states(states)
+    for each in (names, states):
+        each.add_argument("--json", type=Path, metavar="FILE", help="write every sample and a summary to FILE")
+    words = sys.argv[1:]
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words = ["states", *words]  # what is measured unless said otherwise
+    return parser.parse_args(words)
 
 
-def _measure(arguments: argparse.Namespace) -> Measurement:
-    if arguments.kind == "names":
-        return names.measure(arguments.runs, arguments.published)
-    return suspend.measure(arguments.megabytes, arguments.runs)
+def _describe_states(parser: argparse.ArgumentParser) -> None:
+    default = Options()
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw states.svg and states.png there")
+    parser.add_argument("--sizes", type=_numbers, default=default.sizes, help="guests' memory, MB")
+    parser.add_argument("--fills", type=_numbers, default=default.fills, help="share of random data, per cent")
+    parser.add_argument("--repeat", type=int, default=default.repeat, help="rounds; medians are of so many")
+    parser.add_argument("--only", type=_parts, default=default.only, help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--codecs", type=_codecs, default=default.codecs, help="some of none,lz4,zstd")
+    parser.add_argument("--flips", type=int, default=default.flips, help="single bits to flip in saved states")
+    parser.add_argument("--folder", type=Path, default=default.folder, help="on the disk that is to be measured")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    parts = tuple(text.split(","))
+    if not set(parts) <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"not all of {text} are among {','.join(PARTS)}")
+    return parts
+
+
+def _codecs(text: str) -> tuple[Codec, ...]:
+    return tuple(Codec(part) for part in text.split(","))
+
+
+def _names(arguments: argparse.Namespace, console: Console) -> int:
+    from benchmark import names  # needs the tests' tools
+
+    measurement = names.measure(arguments.runs, arguments.published)
+    measurement.show(console)
+    if arguments.json:
+        measurement.write(arguments.json)
+    return 0
+
+
+def _states(arguments: argparse.Namespace, console: Console) -> int:
+    from benchmark.states import report
+    from benchmark.states.run import run
+
+    options = Options(
+        sizes=arguments.sizes,
+        fills=arguments.fills,
+        repeat=arguments.repeat,
+        only=arguments.only,
+        codecs=arguments.codecs,
+        flips=arguments.flips,
+        folder=arguments.folder,
+    )
+    done = run(options, lambda line: print(f"bench: {line}", file=sys.stderr, flush=True))
+    report.show(done, options, console)
+    if arguments.json:
+        report.write(done, options, arguments.json)
+    if arguments.plot and done.record.samples:
+        from benchmark.states import plot  # matplotlib takes a second to come
+
+        plot.draw(done.record, arguments.plot)
+    return 1 if done.failures else 0
 
 
 def main() -> int:
@@ -37,11 +93,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: it starts VMs and name servers, so it must be run as root", file=sys.stderr)
         return 1
-    measurement = _measure(arguments)
-    measurement.show(Console(highlight=False))
-    if arguments.json:
-        measurement.write(arguments.json)
-    return 0
+    console = Console(highlight=False)
+    return _names(arguments, console) if arguments.kind == "names" else _states(arguments, console)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""A libvirtd of the benchmark's own: its configuration, sockets and saved images lie in the benchmark's folder.
+
+It runs in a mount namespace in which that folder's parts stand in the places of /etc/libvirt, /var/lib/libvirt and so
+on. So it sees nothing of a libvirt that the machine may have, and writes saved images to the benchmark's disk.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from benchmark.states.talk import GuestFailed
+
+_PLACES = {
+    "etc": "/etc/libvirt",
+    "lib": "/var/lib/libvirt",
+    "run": "/run/libvirt",
+    "log": "/var/log/libvirt",
+    "cache": "/var/cache/libvirt",
+}
+_DAEMON = """
+listen_tls = 0
+listen_tcp = 0
+unix_sock_dir = "{sockets}"
+auth_unix_rw = "none"
+log_outputs = "3:file:{folder}/libvirtd.log"
+"""
+_DRIVER = """
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+save_image_format = "{format}"
+"""
+_READY_SECONDS = 60.0
+
+
+class LibvirtHost:
+    """The daemon and `virsh`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sockets = folder / "s"
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._format = ""
+        for name in (*_PLACES, "s"):
+            (folder / name).mkdir(parents=True)
+        for place in _PLACES.values():
+            Path(place).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def managed_saves(self) -> Path:
+        return self._folder / "lib" / "qemu" / "save"
+
+    def use(self, format: str) -> None:
+        """Have the daemon run with this `save_image_format`. Domains are kept."""
+        if self._daemon and self._format == format:
+            return
+        self.stop()
+        (self._folder / "etc" / "qemu.conf").write_text(_DRIVER.format(format=format))
+        configuration = self._folder / "libvirtd.conf"
+        configuration.write_text(_DAEMON.format(sockets=self._sockets, folder=self._folder))
+        binds = [f"mount --bind {self._folder / name} {place}" for name, place in _PLACES.items()]
+        start = f"exec libvirtd -f {configuration} -p {self._folder / 'libvirtd.pid'}"
+        with (self._folder / "daemon.log").open("ab") as log:
+            self._daemon = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-ec", "\n".join([*binds, start])],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._format = format
+        self._await_ready()
+
+    def virsh(self, *arguments: str, timeout: float = 900.0) -> str:
+        """Its output. Raises GuestFailed."""
+        uri = f"qemu+unix:///system?socket={self._sockets / 'libvirt-sock'}"
+        command = ["virsh", "--quiet", "-c", uri, *arguments]
+        environment = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
+        if done.returncode:
+            raise GuestFailed(f"virsh {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def stop(self) -> None:
+        """End the daemon; domains that run are not touched."""
+        if self._daemon is None:
+            return
+        self._daemon.send_signal(signal.SIGTERM)
+        try:
+            self._daemon.wait(30)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait()
+        self._daemon = None
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                self.virsh("list")
+                return
+            except GuestFailed as error:
+                ended = self._daemon is None or self._daemon.poll() is not None
+                if ended or time.monotonic() > deadline:
+                    log = (self._folder / "daemon.log").read_text(errors="replace")
+                    raise GuestFailed(f"libvirtd does not answer: {error}: {log[-500:]}") from error
+                time.sleep(0.1)

@@ -1,0 +1,151 @@
+"""The rounds: every contender once, then all of them again, guest by guest."""
+
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.states.bit_flips import Flips, flip_bits
+from benchmark.states.contender import Bench, Contender, Turn
+from benchmark.states.disk import Disk, RandomBytes
+from benchmark.states.guest_image import make_guest_image
+from benchmark.states.libvirt_vm import LibvirtVm
+from benchmark.states.plain_vm import PlainVm
+from benchmark.states.record import Cell, Record
+from benchmark.states.torpor_vm import TorporVm
+from torpor.domain.instance import Codec
+
+CONTENDERS = ("torpor", "virsh", "qemu", "dd")
+PARTS = (*CONTENDERS, "flips")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    sizes: Sequence[int] = (512, 1024, 2048, 4096)
+    """MiB."""
+    fills: Sequence[int] = (20, 80)
+    """Per cent."""
+    repeat: int = 5
+    only: Sequence[str] = PARTS
+    codecs: Sequence[Codec] = (Codec.LZ4, Codec.ZSTD, Codec.NONE)
+    formats: Sequence[str] = ("lzop",)
+    """Of `virsh save`, beside raw."""
+    flips: int = 1000
+    folder: Path = Path("/var/tmp")
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(size, fill) for size in sorted(self.sizes) for fill in sorted(self.fills)]
+
+
+@dataclass
+class Run:
+    """What came of it."""
+
+    record: Record = field(default_factory=Record)
+    flips: Flips | None = None
+    failures: list[str] = field(default_factory=list)
+
+
+def run(options: Options, say: Say) -> Run:
+    """What fails is noted, and left out of the rest of its cell."""
+    done = Run()
+    with _folder(options.folder) as folder:
+        say(f"everything is written below {folder}, on one disk ({_device(folder)})")
+        bench = Bench(folder, make_guest_image(folder), done.record, options.repeat)
+        if "flips" in options.only:
+            _flips(bench, options, done, say)
+        source = RandomBytes(folder.name)
+        try:
+            for cell in options.cells:
+                _cell(bench, cell, options, source, done, say)
+        finally:
+            source.remove()
+    return done
+
+
+def _cell(bench: Bench, cell: Cell, options: Options, source: RandomBytes, done: Run, say: Say) -> None:
+    contenders: dict[str, Contender] = {}
+    try:
+        for name in CONTENDERS:
+            if name in options.only:
+                with _noted(f"{cell}: {name}", done, say):
+                    contenders[name] = _make(name, bench, cell, options, source, contenders)
+        for number in range(options.repeat):
+            for name in list(contenders):
+                say(f"{cell}, round {number + 1} of {options.repeat}: {name}")
+                turn = Turn(done.record, cell, number)
+                with _noted(f"{cell}, round {number + 1}: {name}", done, say) as noted:
+                    contenders[name].take_turn(turn)
+                if noted.failed:
+                    contenders.pop(name).close()
+    finally:
+        for contender in contenders.values():
+            contender.close()
+
+
+def _make(
+    name: str, bench: Bench, cell: Cell, options: Options, source: RandomBytes, others: dict[str, Contender]
+) -> Contender:
+    match name:
+        case "torpor":
+            return TorporVm(bench, cell, options.codecs)
+        case "virsh":
+            return LibvirtVm(bench, cell, options.formats)
+        case "qemu":
+            return PlainVm(bench, cell)
+        case _:
+            return Disk(bench.folder, source, lambda: _state_bytes(cell, others.get("torpor")))
+
+
+def _state_bytes(cell: Cell, torpor: Contender | None) -> int:
+    """What the first suspension wrote, or the data alone where there is none."""
+    return (torpor.first_bytes if isinstance(torpor, TorporVm) else 0) or cell.data_mb << 20
+
+
+def _flips(bench: Bench, options: Options, done: Run, say: Say) -> None:
+    say(f"{options.flips} bit flips")
+    with _noted("bit flips", done, say):
+        done.flips = flip_bits(bench, options.codecs, options.flips)
+
+
+@dataclass
+class _Outcome:
+    failed: bool = False
+
+
+@contextmanager
+def _noted(what: str, done: Run, say: Say) -> Iterator[_Outcome]:
+    outcome = _Outcome()
+    try:
+        yield outcome
+    except Exception as error:
+        outcome.failed = True
+        done.failures.append(f"{what}: {error!r}")
+        say(f"{what} failed:\n{traceback.format_exc()}")
+
+
+@contextmanager
+def _folder(parent: Path) -> Iterator[Path]:
+    """Short, for the sockets below it; passable, for QEMU's user."""
+    folder = Path(tempfile.mkdtemp(prefix="tb-", dir=parent))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _device(folder: Path) -> str:
+    number = folder.stat().st_dev
+    found = f"{os.major(number)}:{os.minor(number)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == found:
+            return f"{fields[fields.index('-') + 2]}, {fields[fields.index('-') + 1]}"
+    return found

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torpor.adapters.fakes import FakeBatchSystem, FakeGuest, FakeHypervisor, FakeImages, FakeNames, ManualClock
+from torpor.adapters.fakes import (
+    FakeBatchSystem,
+    FakeGuest,
+    FakeHypervisor,
+    FakeImages,
+    FakeNames,
+    FakeSnapshots,
+    FakeStateStore,
+    ManualClock,
+)
 from torpor.adapters.fakes_records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.domain.capacity import ClaimKind, Resources
 from torpor.domain.instance import BackendState
@@ -20,6 +29,7 @@ from torpor.engine.queue import Queue
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
 from torpor.engine.service import Service
+from torpor.engine.states import StateKeeper
 from torpor.engine.views import RunRequest
 
 OVERHEAD_MB = 64
@@ -70,6 +80,8 @@ class Counter:
 JOURNAL_ACTS = frozenset({"begin", "intend", "record", "turn_back", "finish"})
 LEDGER_ACTS = frozenset({"claim", "release"})
 INVENTORY_ACTS = frozenset({"update", "update_instance", "remove"})
+SNAPSHOT_ACTS = frozenset({"take", "remove", "verify", "lay_down"})
+GUEST_ACTS = frozenset({"take_identity"})
 HOST_ACTS = frozenset(
     {"boot", "pause", "run_on", "stop", "erase", "save", "release", "restore", "spend", "revert", "drop", "settle"}
 )
@@ -85,12 +97,15 @@ class EngineOnFakes:
         disk_mb: int = 60_000,
         min_run: float = 0.0,
         records: tuple[Any, Any, Any, Any] | None = None,
+        lazy: bool = False,
     ) -> None:
         """`records`: ledger, journal, inventory and history, instead of those in memory."""
         self.clock = ManualClock()
         total = Resources(vcpus, memory_mb, disk_mb)
-        self.world = FakeHypervisor(self.clock, total=total, overhead_mb=OVERHEAD_MB)
+        self.world = FakeHypervisor(self.clock, total=total, overhead_mb=OVERHEAD_MB, lazy=lazy)
+        self.states = FakeStateStore(self.world)
         self.guest = FakeGuest(self.world, self.clock)
+        self.snapshots = FakeSnapshots(self.world)
         self.names = FakeNames()
         self.batch = FakeBatchSystem(self.world)
         self.images = FakeImages(self.clock)
@@ -114,7 +129,8 @@ class EngineOnFakes:
         self.parts = Parts(
             hypervisor=Dying(self.world, dying, HOST_ACTS),
             suspension=Dying(self.world, dying, HOST_ACTS),
-            guest=self.guest,
+            states=self.states,
+            guest=Dying(self.guest, dying, GUEST_ACTS),
             names=self.names,
             batch_system=self.batch,
             images=self.images,
@@ -124,6 +140,7 @@ class EngineOnFakes:
             inventory=Dying(self.inventory, dying, INVENTORY_ACTS),
             history=self.history,
             clock=self.clock,
+            snapshots=Dying(self.snapshots, dying, SNAPSHOT_ACTS),
         )
         records = Records(self.parts)
         executor = Executor(self.parts, records, self.settings)
@@ -131,7 +148,9 @@ class EngineOnFakes:
         self.watch = GuestWatch(self.parts, records, self.settings)
         loop = Loop(self.parts, self.queue, self.watch)
         reader = Reader(self.parts, records, self.settings, executor, self.queue)
-        self.service = Service(self.parts, records, self.settings, loop, reader)
+        self.service = Service(
+            self.parts, records, self.settings, loop, reader, StateKeeper(self.parts, records, self.settings, executor)
+        )
         self.parts.names.ensure()
         self.queue.start()
 

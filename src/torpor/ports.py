@@ -178,6 +178,13 @@ class Snapshots(Protocol):
         """Remove it, whole or partial, and its disk contents. Converges."""
         ...
 
+    def verify(self, instance: InstanceId, name: str, progress: Progress) -> None:
+        """Read every byte of it, and compare it and what it needs with what is here, before anything is given up for it.
+
+        Raises NotFound, StateDamaged, MissingPart.
+        """
+        ...
+
     def lay_down(self, spec: InstanceSpec, source: InstanceId, name: str) -> None:
         """Make the snapshot of `source` the newest, whole state of `spec`'s instance, with its disk of that instant.
 

@@ -31,6 +31,7 @@ from torpor.engine.queue import Queue
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
 from torpor.engine.service import Service
+from torpor.engine.states import StateKeeper
 from torpor.ports import Check, Diagnostics, Names
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ def parts(config: Config) -> Parts:
         inventory=inventory,
         history=history,
         clock=WallClock(),
+        snapshots=backend.snapshots,
     )
 
 
@@ -150,7 +152,7 @@ def assemble(config: Config, bound: Parts) -> App:
     queue = Queue(bound, records, settings, executor)
     loop = Loop(bound, queue, GuestWatch(bound, records, settings))
     reader = Reader(bound, records, settings, executor, queue)
-    service = Service(bound, records, settings, loop, reader)
+    service = Service(bound, records, settings, loop, reader, StateKeeper(bound, records, settings, executor))
     return App(service, loop, queue, network(config), bound.names, lambda: names(config).stop())
 
 
@@ -190,7 +192,7 @@ def _qemu_settings(config: Config) -> QemuSettings:
 def _settings(config: Config) -> Settings:
     policy = config.policy
     return Settings(
-        policy=Policy(policy.min_run_seconds, policy.max_victims, config.qemu.overhead_mb),
+        policy=Policy(policy.min_run_seconds, policy.max_victims, config.qemu.overhead_mb, config.host.states_mb),
         subnet=str(config.network.subnet),
         zone=config.network.zone,
         stop_grace=policy.stop_grace_seconds,

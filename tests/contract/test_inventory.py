@@ -12,7 +12,7 @@ from torpor.adapters.sql import Database, SqlInventory
 from torpor.domain.errors import Conflict, Invalid, NotFound, Problem
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import AddressState, Instance
-from torpor.domain.workload import Flavor, Workload, WorkloadState
+from torpor.domain.workload import Flavor, Origin, Workload, WorkloadState
 from torpor.ports import Inventory
 
 
@@ -227,6 +227,7 @@ def test_every_field_is_kept(inventory: Inventory) -> None:
         reason="because",
         problem=problem,
         attempts=2,
+        origin=Origin(WorkloadId("v"), 'it\'s "so"'),
     )
     its_instance = Instance(
         id=InstanceId("i"),

@@ -195,6 +195,7 @@ def test_every_field_is_kept(journal: Journal) -> None:
         status=OperationStatus.UNDONE,
         ended_at=0.0,
         problem=PROBLEM,
+        snapshot='it\'s "so"',
     )
     assert_nothing_is_default(full)
     assert_nothing_is_default(step)

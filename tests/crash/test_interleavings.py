@@ -3,7 +3,9 @@
 import pytest
 from tests.engine_on_fakes import Death, EngineOnFakes
 
+from torpor.domain.capacity import ClaimKind
 from torpor.domain.workload import WorkloadState
+from torpor.engine.views import CloneRequest
 
 
 def story(engine: EngineOnFakes) -> None:
@@ -19,6 +21,53 @@ def prepared() -> tuple[EngineOnFakes, list[int]]:
     engine.run("batch", memory=1024, cpus=2, count=2, priority=10, preemptible=True)
     engine.settle(3)
     return engine, engine.nonces("batch")
+
+
+def snapshot_story(engine: EngineOnFakes) -> None:
+    """A gang is kept at an instant, taken back to it, and cloned; in the end the snapshot goes."""
+    ask = engine.service.snapshots
+    done = {str(e.kind) for e in engine.history.events(1000)}
+    if "copy" not in {v.workload.name for v in engine.service.workloads()}:
+        engine.settle(5)
+        if not ask.list("batch") and "snapshot-succeeded" not in done:
+            ask.create("batch", "s1")
+            engine.settle(5)
+        if "restore-snapshot-succeeded" not in done:
+            ask.restore("batch", "s1")
+            engine.settle(5)
+        ask.clone(CloneRequest("copy", "batch", "s1"))
+    engine.settle(5)
+    if ask.list("batch"):
+        ask.remove("batch", "s1")
+    engine.settle(20)
+
+
+def roomy() -> tuple[EngineOnFakes, list[int]]:
+    engine = EngineOnFakes(vcpus=4, memory_mb=5 * 1024)
+    engine.run("batch", memory=1024, cpus=1, count=2)
+    engine.settle(3)
+    return engine, engine.nonces("batch")
+
+
+def check_snapshot_story(engine: EngineOnFakes, nonces: list[int]) -> None:
+    engine.check_laws()
+    assert engine.state("batch") is engine.state("copy") is WorkloadState.ACTIVE
+    assert engine.nonces("batch") == engine.nonces("copy") == nonces
+    assert [engine.world.memory(i).owner for i in engine.ids("copy")] == engine.ids("copy")
+    assert not engine.journal.open()
+    assert not engine.service.snapshots.list()
+    assert not [c for c in engine.ledger.claims() if c.kind is ClaimKind.SNAPSHOT]
+
+
+def acts_of_the_snapshot_story() -> int:
+    engine, nonces = roomy()
+    before = engine.counter.count
+    snapshot_story(engine)
+    check_snapshot_story(engine, nonces)
+    return engine.counter.count - before
+
+
+SNAPSHOT_STORY_ACTS = acts_of_the_snapshot_story()
 
 
 def acts_of_the_story() -> int:
@@ -90,3 +139,45 @@ def test_any_call_may_fail_once(call: str, after_act: bool) -> None:
     assert engine.state("batch") is WorkloadState.ACTIVE
     assert engine.state("urgent") is WorkloadState.DONE
     assert engine.nonces("batch") == nonces
+
+
+def test_the_snapshot_story_has_every_kind_of_act() -> None:
+    engine, _ = roomy()
+    snapshot_story(engine)
+    assert {"take", "remove", "verify", "lay_down", "take_identity"} <= set(engine.counter.calls)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("act", range(1, SNAPSHOT_STORY_ACTS + 1))
+def test_death_at_any_act_upon_snapshots_loses_nothing(act: int, moment: str) -> None:
+    engine, nonces = roomy()
+    if moment == "before":
+        engine.counter.die_before = engine.counter.count + act
+    else:
+        engine.counter.die_after = engine.counter.count + act
+    with pytest.raises(Death):
+        snapshot_story(engine)
+    engine.start()
+    engine.settle(5)
+    snapshot_story(engine)
+    check_snapshot_story(engine, nonces)
+
+
+@pytest.mark.parametrize("after_act", [False, True])
+@pytest.mark.parametrize(
+    "call", ["lay_down", "remove_snapshot", "stop", "settle", "restore", "spend", "run_on", "take_identity"]
+)
+def test_any_call_about_snapshots_may_fail_once(call: str, after_act: bool) -> None:
+    engine, nonces = roomy()
+    ask = engine.service.snapshots
+    ask.create("batch", "s1")
+    engine.settle(2)
+    engine.world.faults.fail(call, after_act=after_act)
+    ask.restore("batch", "s1")
+    engine.settle(40)
+    ask.clone(CloneRequest("copy", "batch", "s1"))
+    engine.settle(40)
+    ask.remove("batch", "s1")
+    engine.settle(40)
+    assert engine.world.faults.pending == 0
+    check_snapshot_story(engine, nonces)

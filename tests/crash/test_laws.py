@@ -15,11 +15,16 @@ from torpor.adapters.sql import Database, SqlHistory, SqlInventory, SqlJournal, 
 from torpor.domain.errors import TorporError
 from torpor.domain.instance import BackendState
 from torpor.domain.workload import WorkloadState
+from torpor.engine.views import CloneRequest
 
 NAMES = st.sampled_from(["ant", "bee", "cow", "doe"])
+SNAPSHOTS = st.sampled_from(["red", "blue"])
 CALLS = st.sampled_from(
-    ["boot", "pause", "run_on", "stop", "erase", "save", "release", "restore", "spend", "revert", "drop", "settle"]
-)
+    [
+        "boot", "pause", "run_on", "stop", "erase", "save", "release", "restore", "spend", "revert", "drop", "settle",
+        "take", "take_one", "remove_snapshot", "verify_snapshot", "lay_down", "take_identity",
+    ]
+)  # fmt: skip
 
 
 def url(file: Path) -> URL:
@@ -104,6 +109,23 @@ class Laws(RuleBasedStateMachine):
                 self.engine.service.delete(name)
 
         self.attempt(act)
+
+    @rule(name=NAMES, snapshot=SNAPSHOTS)
+    def snapshot(self, name: str, snapshot: str) -> None:
+        self.attempt(lambda: self.engine.service.snapshots.create(name, snapshot))
+
+    @rule(name=NAMES, snapshot=SNAPSHOTS)
+    def restore_snapshot(self, name: str, snapshot: str) -> None:
+        self.attempt(lambda: self.engine.service.snapshots.restore(name, snapshot))
+
+    @rule(name=NAMES, snapshot=SNAPSHOTS)
+    def remove_snapshot(self, name: str, snapshot: str) -> None:
+        self.attempt(lambda: self.engine.service.snapshots.remove(name, snapshot))
+
+    @rule(name=NAMES, snapshot=SNAPSHOTS, copy=NAMES, priority=st.integers(0, 3), preemptible=st.booleans())
+    def clone(self, name: str, snapshot: str, copy: str, priority: int, preemptible: bool) -> None:
+        request = CloneRequest(copy, name, snapshot, priority, preemptible)
+        self.attempt(lambda: self.engine.service.snapshots.clone(request))
 
     @rule(rounds=st.integers(1, 6))
     def time_goes_by(self, rounds: int) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 from tests.functional.canned import CannedService
 
 from torpor import daemon, log
-from torpor.adapters.fakes import FakeBatchSystem, FakeGuest, FakeHypervisor, FakeImages, FakeNames
+from torpor.adapters.fakes import (
+    FakeBatchSystem,
+    FakeGuest,
+    FakeHypervisor,
+    FakeImages,
+    FakeNames,
+    FakeSnapshots,
+    FakeStateStore,
+)
 from torpor.adapters.fakes_records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.config import Config, load
 from torpor.domain.capacity import Resources
@@ -25,6 +33,7 @@ from torpor.engine.queue import Queue
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
 from torpor.engine.service import Service
+from torpor.engine.states import StateKeeper
 from torpor.ports import Clock
 
 OVERHEAD_MB = 64
@@ -49,6 +58,7 @@ def parts_on_fakes(clock: Clock, failing: str | None) -> Parts:
     return Parts(
         hypervisor=world,
         suspension=world,
+        states=FakeStateStore(world),
         guest=guest,
         names=FakeNames(),
         batch_system=FakeBatchSystem(world),
@@ -59,6 +69,7 @@ def parts_on_fakes(clock: Clock, failing: str | None) -> Parts:
         inventory=FakeInventory(),
         history=FakeHistory(),
         clock=clock,
+        snapshots=FakeSnapshots(world),
     )
 
 
@@ -81,7 +92,9 @@ class AppOnFakes:
         self._queue = Queue(parts, records, settings, executor)
         self._loop = Loop(parts, self._queue, GuestWatch(parts, records, settings))
         reader = Reader(parts, records, settings, executor, self._queue)
-        self.service = Service(parts, records, settings, self._loop, reader)
+        self.service = Service(
+            parts, records, settings, self._loop, reader, StateKeeper(parts, records, settings, executor)
+        )
         self._parts = parts
         self._state_dir = config.state_dir
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from torpor.adapters.fakes_faults import Faults
 from torpor.adapters.fakes_host import FakeHost, GuestMemory, GuestProcess, HostFaults
 from torpor.adapters.fakes_hypervisor import FakeHypervisor
+from torpor.adapters.fakes_snapshots import FakeSnapshots
+from torpor.adapters.fakes_states import FakeStateStore
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, NotFound
 from torpor.domain.ids import InstanceId
 from torpor.domain.image import Image, ImageKind
@@ -26,6 +28,8 @@ __all__ = [
     "FakeHypervisor",
     "FakeImages",
     "FakeNames",
+    "FakeSnapshots",
+    "FakeStateStore",
     "Faults",
     "GuestMemory",
     "HostFaults",
@@ -93,7 +97,8 @@ class FakeGuest:
 
     def probe(self, instance: Instance) -> bool:
         with self._faults.around("probe", instance.id):
-            return self._up(instance.id) and self._address(instance.id) == instance.address
+            linked = self._up(instance.id) and self._hypervisor.model.vms[instance.id].link_up
+            return linked and self._address(instance.id) == instance.address
 
     def addresses(self, instance: InstanceId) -> Sequence[str]:
         with self._faults.around("addresses", instance):
@@ -105,6 +110,13 @@ class FakeGuest:
         with self._faults.around("assign_address", instance.id):
             self._ask(instance.id)
             self._addresses[instance.id] = instance.address
+
+    def take_identity(self, instance: Instance, network_prefix: int, gateway: str) -> None:
+        with self._faults.around("take_identity", instance.id), self._hypervisor.model.lock:
+            self._ask(instance.id)
+            vm = self._hypervisor.model.vms[instance.id]
+            vm.memory = replace(vm.memory, owner=instance.id)
+            vm.link_up = True
 
     def set_clock(self, instance: InstanceId, now: float) -> float:
         with self._faults.around("set_clock", instance), self._hypervisor.model.lock:
@@ -150,8 +162,9 @@ class FakeGuest:
         return self._hypervisor.memory(instance)
 
     def _address(self, instance: InstanceId) -> str | None:
-        given = self._hypervisor.model.vms[instance].spec.network.address
-        return self._addresses.get(instance, given)
+        vms = self._hypervisor.model.vms
+        owner = vms.get(vms[instance].memory.owner or instance, vms[instance])
+        return self._addresses.get(instance, owner.spec.network.address)
 
 
 class FakeNames:

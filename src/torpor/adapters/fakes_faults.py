@@ -64,6 +64,10 @@ class Faults:
         yield
         self._strike(call, instance, after_act=True)
 
+    def strike_within(self, call: str, instance: InstanceId | None = None) -> None:
+        """Strike in the midst of an act: between two of its parts."""
+        self._strike(call, instance, after_act=False)
+
     def _strike(self, call: str, instance: InstanceId | None, after_act: bool) -> None:
         with self._lock:
             for fault in self._faults:

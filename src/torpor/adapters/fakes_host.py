@@ -14,7 +14,7 @@ from torpor.adapters.fakes_faults import Faults
 from torpor.domain.capacity import Resources
 from torpor.domain.errors import InstanceGone
 from torpor.domain.ids import InstanceId
-from torpor.domain.instance import BackendState, InstanceSpec, SavedState, StateStatus
+from torpor.domain.instance import BackendState, InstanceSpec, SavedState, Snapshot, StateStatus
 from torpor.ports import Clock
 
 MIB = 1024 * 1024
@@ -44,6 +44,8 @@ class GuestMemory:
     clock_base: float
     """Its wall clock shows this plus the counter."""
     processes: tuple[GuestProcess, ...] = ()
+    owner: InstanceId | None = None
+    """Which instance it takes itself for: by name, MAC and address."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,16 @@ class FakeState:
     instant: int
     pid: int
     """Process that it was written of."""
+    damaged: bool = False
+
+
+@dataclass(slots=True)
+class FakeSnapshot:
+    """A snapshot with the memory and the instant that it holds."""
+
+    kept: Snapshot
+    memory: GuestMemory
+    instant: int
     damaged: bool = False
 
 
@@ -74,8 +86,13 @@ class FakeVm:
     """When it began to run; None while it stands still."""
     states: list[FakeState] = field(default_factory=list)
     """Newest last."""
+    snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
+    """By name, oldest first."""
+    link_up: bool = True
     partial_bytes: int = 0
     """Of a state that was not finished."""
+    mapped: bool = False
+    """Its process reads memory from its newest state as it is touched."""
     corrupt: bool = False
     """The guest ran with memory and disk of different instants."""
 
@@ -134,6 +151,8 @@ class FakeHost:
 
     def set_running(self, vm: FakeVm) -> None:
         """Let the vCPUs run: memory and disk move on together."""
+        if vm.link_up and vm.memory.owner not in (None, vm.spec.id):
+            self.violate(vm.spec.id, "it ran with another's address on the network")
         if vm.since is None:
             vm.since = self.clock.now()
             vm.disk_instant = self.number()
@@ -166,6 +185,7 @@ class FakeHost:
         vm.memory = self.memory_of(vm)
         vm.since = None
         vm.pid = None
+        vm.mapped = False
         vm.state = BackendState.ABSENT
 
     def used_by_processes(self) -> Resources:
@@ -180,7 +200,8 @@ class FakeHost:
         """What disks (taken as full), states and remains of states take."""
         disks = sum(vm.spec.flavor.disk_mb * MIB for vm in self.vms.values())
         states = sum(state.saved.stored_bytes for vm in self.vms.values() for state in vm.states)
-        return disks + states + sum(vm.partial_bytes for vm in self.vms.values())
+        snapshots = sum(s.kept.stored_bytes for vm in self.vms.values() for s in vm.snapshots.values())
+        return disks + states + snapshots + sum(vm.partial_bytes for vm in self.vms.values())
 
 
 class HostFaults(Faults):

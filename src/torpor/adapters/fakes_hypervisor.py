@@ -22,14 +22,14 @@ STATE_OVERHEAD_BYTES = 64 * 1024
 """Device state and manifest of a saved state."""
 LOCAL = HostId("local")
 SMALL_HOST = Resources(vcpus=4, memory_mb=4096, disk_mb=65536)
-ABLE = Capabilities(gang_pause=True, revert=True, guest_agent=True)
+ABLE = Capabilities(gang_pause=True, revert=True, guest_agent=True, snapshots=True)
 
 
 class FakeHypervisor:
     """One host's VMs. What reality would not forgive is written to `violations`, not raised.
 
     `overhead_mb` is what a process takes besides the guest's memory. With `bytes_per_second`
-    saving and restoring take time on the clock, else none.
+    saving and restoring take time on the clock, else none. `lazy` guests run on their states unverified.
     """
 
     def __init__(
@@ -40,12 +40,14 @@ class FakeHypervisor:
         overhead_mb: int = 128,
         capabilities: Capabilities = ABLE,
         bytes_per_second: float | None = None,
+        lazy: bool = False,
     ) -> None:
         self.model = FakeHost(total, clock, overhead_mb)
         self.faults = HostFaults(self.model)
         self._id = host
         self._capabilities = capabilities
         self._bytes_per_second = bytes_per_second
+        self._lazy = lazy
 
     # What a test may look at
 
@@ -101,7 +103,8 @@ class FakeHypervisor:
             self.model.end_process(vm)
             if vm.whole:
                 self.model.violate(spec.id, "booted although it has a whole saved state")
-            vm.memory = GuestMemory(self.model.number(), 0.0, self.model.clock.now())
+            vm.memory = GuestMemory(self.model.number(), 0.0, self.model.clock.now(), owner=spec.id)
+            vm.link_up = True
             vm.spec = spec
             vm.corrupt = False
             self.model.start_process(vm, BackendState.PAUSED)
@@ -305,7 +308,7 @@ class FakeHypervisor:
     def _load(self, vm: FakeVm, state: FakeState, progress: Progress) -> None:
         self.model.start_process(vm, BackendState.LOADING)
         try:
-            if state.damaged:
+            if state.damaged and not self._lazy:
                 raise StateDamaged(
                     f"the saved state of VM {vm.spec.name} can't be restored",
                     detail="its checksum does not match",
@@ -319,6 +322,8 @@ class FakeHypervisor:
             self.model.violate(vm.spec.id, "it was restored onto a disk that had moved on")
         vm.memory = state.memory
         vm.instant = state.instant
+        vm.mapped = self._lazy
+        vm.link_up = state.saved.origin is None
         vm.state = BackendState.PAUSED
 
     def _move(self, num_bytes: int, progress: Progress) -> None:

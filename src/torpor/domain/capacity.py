@@ -54,6 +54,8 @@ class ClaimKind(StrEnum):
     """Room for the VM's disk, from its first boot until it is deleted."""
     STATE = "state"
     """Room for its saved states: both the newest one and the one being written."""
+    SNAPSHOT = "snapshot"
+    """Room for its snapshots, with the disk contents that they keep."""
 
 
 @dataclass(frozen=True, slots=True)

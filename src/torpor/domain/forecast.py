@@ -8,7 +8,7 @@ from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.operation import OperationKind
 from torpor.domain.placement import claims_of
-from torpor.domain.plan import STATE_MARGIN_MB, Action, Gang, World
+from torpor.domain.plan import Action, Gang, World, stored_mb
 from torpor.domain.safety import MIB
 from torpor.domain.timing import TimingModel, prior
 from torpor.domain.workload import WorkloadState
@@ -17,6 +17,8 @@ PRIORS: Mapping[OperationKind, TimingModel] = {
     OperationKind.SUSPEND: prior(fixed=0.3, bytes_per_second=1.0e9),
     OperationKind.RESUME: prior(fixed=0.8, bytes_per_second=0.9e9),
     OperationKind.RUN: prior(fixed=1.0, bytes_per_second=math.inf),
+    OperationKind.SNAPSHOT: prior(fixed=0.5, bytes_per_second=0.5e9),
+    OperationKind.CLONE: prior(fixed=2.0, bytes_per_second=0.4e9),
 }
 """What is taken for true of one instance until it was measured on the host."""
 
@@ -54,6 +56,21 @@ def run_seconds(world: World, placement: Mapping[InstanceId, HostId]) -> float:
     return sum(predict(world, OperationKind.RUN, host, 0) for host in placement.values())
 
 
+def snapshot_seconds(world: World, gang: Gang) -> float:
+    """Seconds until a snapshot of the gang is durable; it runs on all the while."""
+    return sum(
+        predict(world, OperationKind.SNAPSHOT, instance.host, _memory(gang, instance.id)) for instance in gang.instances
+    )
+
+
+def clone_seconds(world: World, gang: Gang, placement: Mapping[InstanceId, HostId]) -> float:
+    """Seconds to let a clone go on from its snapshot, one instance after another."""
+    return sum(
+        predict(world, OperationKind.CLONE, host, gang.state_bytes.get(id, _memory(gang, id)))
+        for id, host in placement.items()
+    )
+
+
 def after(world: World, action: Action) -> World:
     """The world in which `action` has succeeded in no time."""
     gang = next(gang for gang in world.gangs if gang.workload.id == action.workload)
@@ -79,9 +96,9 @@ def _memory(gang: Gang, instance: InstanceId) -> int:
 
 def _asleep(world: World, gang: Gang) -> tuple[Claim, ...]:
     members = {instance.id for instance in gang.instances}
-    kept = (c for c in world.claims if c.consumer not in members or c.kind is ClaimKind.DISK)
+    kept = (c for c in world.claims if c.consumer not in members or c.kind not in (ClaimKind.COMPUTE, ClaimKind.STATE))
     states = (
-        Claim(i.id, ClaimKind.STATE, i.host, Resources(disk_mb=_memory(gang, i.id) // MIB + STATE_MARGIN_MB))
+        Claim(i.id, ClaimKind.STATE, i.host, Resources(disk_mb=stored_mb(_memory(gang, i.id) // MIB)))
         for i in gang.instances
         if i.host is not None
     )

@@ -141,6 +141,9 @@ class SavedState:
     """What this very save had to write of the memory; less than `stored_bytes` where it shares an older state's."""
     base: int | None = None
     """The generation whose memory this state's differs from; None where it holds all of its memory itself."""
+    origin: InstanceId | None = None
+    """Whose memory it is, where it was laid down from another instance's snapshot: that guest must be told
+    who it is (`Guest.take_identity`) whenever it was restored from it."""
 
 
 @dataclass(frozen=True, slots=True)

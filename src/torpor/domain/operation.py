@@ -22,6 +22,13 @@ class OperationKind(StrEnum):
     DELETE = "delete"
     GO_BACK = "go-back"
     """Take a workload that failed back to its last saved state, survivors included; it is suspended then."""
+    SNAPSHOT = "snapshot"
+    """Keep memory and disk of this instant, while the workload runs on."""
+    RESTORE_SNAPSHOT = "restore-snapshot"
+    """Give up what a workload has in memory and on disk for what a snapshot has; it is suspended then."""
+    REMOVE_SNAPSHOT = "remove-snapshot"
+    CLONE = "clone"
+    """Let a new workload go on from a snapshot of another, under its own names and addresses."""
 
 
 class StepKind(StrEnum):
@@ -47,6 +54,14 @@ class StepKind(StrEnum):
     ERASE = "erase"  # the instance's disk and states are gone
     RELEASE_ALL = "release-all"  # nothing of the workload is in the books
     FORGET = "forget"  # the workload is out of the records
+    CLAIM_SNAPSHOT = "claim-snapshot"  # disk room for the snapshot is in the books
+    TAKE_SNAPSHOT = "take-snapshot"  # every instance's snapshot is whole and durable, and every instance runs
+    VERIFY_SNAPSHOT = "verify-snapshot"  # the instance's snapshot was read, and is what was written
+    GIVE_UP = "give-up"  # what the workload has in memory may go: from here on it becomes what the snapshot says
+    LAY_DOWN = "lay-down"  # the snapshot is the instance's newest state, whole, and its disk is of the same instant
+    IDENTIFY = "identify"  # the guest has the instance's own name, MAC and address, and its link is up
+    REMOVE_SNAPSHOT = "remove-snapshot"  # the instance's snapshot is gone
+    SETTLE_SNAPSHOTS = "settle-snapshots"  # the claim is what the snapshots take
     RECORD = "record"  # the workload's own state says what the operation came to
 
 
@@ -93,6 +108,8 @@ class Operation:
     status: OperationStatus = OperationStatus.FORWARD
     ended_at: float | None = None
     problem: Problem | None = None
+    snapshot: str = ""
+    """Name of the snapshot that it is about, for the kinds that are about one."""
 
     @property
     def open(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torpor.domain.capacity import Claim, ClaimKind, Resources
 from torpor.domain.ids import HostId, InstanceId
-from torpor.domain.plan import Gang, World
+from torpor.domain.plan import Gang, World, state_room_mb
 from torpor.domain.workload import WorkloadState
 
 Room = Mapping[HostId, Resources]
@@ -43,6 +43,8 @@ def whole_needs(world: World, gang: Gang) -> tuple[Need, ...]:
     compute = gang.workload.compute_claim(world.policy.overhead_mb)
     first_boot = gang.workload.state is WorkloadState.PENDING
     size = compute + Resources(disk_mb=gang.workload.flavor.disk_mb if first_boot else 0)
+    if first_boot and gang.workload.origin is not None:
+        size += Resources(disk_mb=state_room_mb(gang.workload.flavor))
     return tuple(Need(instance.id, instance.host, size) for instance in gang.instances)
 
 

@@ -20,6 +20,8 @@ class Policy:
     max_victims: int
     overhead_mb: int
     """Claimed for every instance on top of its guest memory."""
+    states_mb: int | None = None
+    """The most that all saved states on one host may claim of its disk; None: as much as there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Gang:
     resident_bytes: Mapping[InstanceId, int] = field(default_factory=dict)
     """Guest memory that a suspension would write, for instances with a process."""
     state_bytes: Mapping[InstanceId, int] = field(default_factory=dict)
-    """What the newest saved state takes on disk, for instances that have one."""
+    """Guest memory in the newest saved state, for instances that have one; of a clone to be, in its snapshot."""
     whole_state: bool = False
     """Every instance has a saved state that is whole."""
 
@@ -94,8 +96,27 @@ class Plan:
 
 STATE_MARGIN_MB = 16
 """Room for device state, firmware and manifest of one saved state, MiB."""
+_INDEX_SHARE = 64
+"""Every page of 4096 bytes has 20 in the index, and what can't be packed takes up to a page more a MiB."""
+
+
+_STREAM_SHARE = 256
+"""A stream has 9 bytes besides every page of 4096, and a little more for whole pages of one byte."""
+
+
+def snapshot_room_mb(flavor: Flavor) -> int:
+    """The most that one new snapshot of an instance can take on disk, its disk contents of that instant included, MiB.
+
+    The disk's are kept inside the disk itself, which by and by grows by as much as it had.
+    """
+    return state_room_mb(flavor) + flavor.memory_mb // _STREAM_SHARE + flavor.disk_mb
 
 
 def state_room_mb(flavor: Flavor) -> int:
     """The most that one new saved state of an instance can take on disk, MiB."""
-    return flavor.memory_mb + STATE_MARGIN_MB
+    return stored_mb(flavor.memory_mb)
+
+
+def stored_mb(memory_mb: int) -> int:
+    """The most that a saved state with this much guest memory in it can take on disk, MiB."""
+    return memory_mb + memory_mb // _INDEX_SHARE + STATE_MARGIN_MB

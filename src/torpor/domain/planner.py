@@ -3,18 +3,29 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torpor.domain.forecast import PRIORS, after, predict, resume_seconds, run_seconds, suspend_seconds
+from torpor.domain.forecast import (
+    PRIORS,
+    after,
+    clone_seconds,
+    predict,
+    resume_seconds,
+    run_seconds,
+    snapshot_seconds,
+    suspend_seconds,
+)
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.operation import OperationKind
 from torpor.domain.placement import Need, Room, free_room, needs, place, total_room, whole_needs
 from torpor.domain.plan import Action, Gang, Plan, Verdict, World
 from torpor.domain.reasons import no_room, no_state_room, too_large, too_many, too_young, victim_reason
-from torpor.domain.safety import lacking_room
-from torpor.domain.victims import Candidate, candidates, choose, room_after, sleepers
+from torpor.domain.safety import lacking_room, left_for_states
+from torpor.domain.victims import Candidate, StateRoom, candidates, choose, room_after, sleepers
 from torpor.domain.wording import listed
 from torpor.domain.workload import Workload, WorkloadState
 
-__all__ = ["PRIORS", "due_to_end", "next_plan", "plan_resume", "plan_start", "plan_suspend", "predict"]
+__all__ = [
+    "PRIORS", "due_to_end", "next_plan", "plan_resume", "plan_start", "plan_suspend", "predict", "snapshot_seconds"
+]  # fmt: skip
 
 _NO_LIMIT = 1_000_000
 
@@ -36,6 +47,10 @@ class _Case:
 
     def ripe_by(self, at: float) -> tuple[Candidate, ...]:
         return tuple(rival for rival in self.rivals if rival.ripe_at <= at)
+
+    @property
+    def states(self) -> StateRoom:
+        return StateRoom(left_for_states(self.world))
 
     @property
     def limit(self) -> int:
@@ -135,7 +150,7 @@ def _plan(world: World, gang: Gang, among: Sequence[Candidate]) -> Plan:
     placed = place(case.wanted, case.room)
     if placed is not None:
         return _ready(case, (), placed)
-    victims = choose(case.wanted, case.room, case.ripe, case.limit)
+    victims = choose(case.wanted, case.room, case.ripe, case.limit, case.states)
     if victims is not None:
         placed = place(case.wanted, room_after(case.room, victims))
     return _ready(case, victims, placed) if victims and placed is not None else _not_now(case)
@@ -176,8 +191,11 @@ def _ready(case: _Case, victims: Sequence[Candidate], placed: Mapping[InstanceId
         for victim in sorted(victims, key=lambda v: (v.priority, v.name))
     )
     if workload.state is WorkloadState.PENDING:
-        seconds = run_seconds(case.world, placed)
-        start = Action(OperationKind.RUN, workload.id, workload.name, reason, round(seconds, 3), placed)
+        kind = OperationKind.RUN if workload.origin is None else OperationKind.CLONE
+        seconds = (
+            run_seconds(case.world, placed) if workload.origin is None else clone_seconds(case.world, case.gang, placed)
+        )
+        start = Action(kind, workload.id, workload.name, reason, round(seconds, 3), placed)
     else:
         seconds = resume_seconds(case.world, case.gang)
         start = Action(OperationKind.RESUME, workload.id, workload.name, reason, round(seconds, 3), placed)
@@ -190,12 +208,12 @@ def _not_now(case: _Case) -> Plan:
     if grown is not None:
         return grown
     gang = case.gang
-    many = choose(case.wanted, case.room, case.rivals, _NO_LIMIT)
+    many = choose(case.wanted, case.room, case.rivals, _NO_LIMIT, case.states)
     if many is not None:
         return _refused(gang, too_many(len(many), case.limit))
-    roomless = choose(case.wanted, case.room, case.rivals, case.limit, with_state=False)
+    roomless = choose(case.wanted, case.room, case.rivals, case.limit, StateRoom(ignored=True))
     if roomless is not None:
-        return _wait(gang, no_state_room(case.wanted, case.room, roomless))
+        return _wait(gang, no_state_room(case.wanted, case.room, roomless, case.states))
     return _wait(gang, no_room(case.world, gang, case.wanted, case.room, case.rivals))
 
 
@@ -203,7 +221,7 @@ def _once_ripe(case: _Case) -> Plan | None:
     """A plan to wait until enough victims have run for their minimum time, if that is all that is missing."""
     now = case.world.now
     for at in sorted({rival.ripe_at for rival in case.rivals if rival.ripe_at > now}):
-        victims = choose(case.wanted, case.room, case.ripe_by(at), case.limit)
+        victims = choose(case.wanted, case.room, case.ripe_by(at), case.limit, case.states)
         if victims is not None:
             young = [victim for victim in victims if victim.ripe_at > now]
             return _wait(case.gang, too_young(young, now, case.world.policy), retry_at=at)

@@ -35,6 +35,14 @@ class Flavor:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a clone is made of: a snapshot of another workload. Its n-th instance goes on from that one's n-th."""
+
+    workload: WorkloadId
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """What somebody asked for, and where it stands.
 
@@ -68,6 +76,8 @@ class Workload:
     problem: Problem | None = None
     attempts: int = 0
     """Failed tries of the operation that is due, since the last one that succeeded."""
+    origin: Origin | None = None
+    """Of a clone: its instances are not booted but go on from this."""
 
     def ran(self, now: float) -> float:
         """Seconds that it has run in all, at `now`."""

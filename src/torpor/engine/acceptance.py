@@ -1,16 +1,18 @@
 """From a request to records: checks, names, addresses, MACs."""
 
 import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from torpor.domain.addressing import free_addresses, mac_of
-from torpor.domain.errors import Conflict, Invalid
+from torpor.domain.errors import Conflict, Invalid, TorporError
 from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import Instance
-from torpor.domain.naming import instance_names
-from torpor.domain.workload import Workload
+from torpor.domain.naming import NameRecord, instance_names
+from torpor.domain.workload import Origin, Workload
 from torpor.engine.parts import Parts, Settings
-from torpor.engine.views import RunRequest
+from torpor.engine.views import CloneRequest, RunRequest
 
 LEAST_MEMORY_MB = 32
 MOST_INSTANCES = 1000
@@ -58,16 +60,63 @@ def draft(parts: Parts, settings: Settings, request: RunRequest) -> tuple[Worklo
         command=request.command,
         user_data=request.user_data,
     )
+    return workload, _instances(parts, settings, workload, names)
+
+
+def draft_clone(
+    parts: Parts, settings: Settings, request: CloneRequest, source: Workload
+) -> tuple[Workload, tuple[Instance, ...]]:
+    """The records of a workload that goes on from a snapshot of `source`, on the hosts where that is; none is stored.
+
+    Raises Invalid, Conflict, AddressPoolEmpty.
+    """
+    if request.duration is not None and request.duration <= 0:
+        raise Invalid("duration must be more than 0 seconds")
+    if request.preemptible and request.protect:
+        raise Invalid("a workload can't be both preemptible and protected", remedy="choose one")
+    workload = Workload(
+        id=WorkloadId(str(uuid.uuid4())),
+        name=request.name,
+        image=source.image,
+        flavor=source.flavor,
+        count=source.count,
+        priority=source.priority if request.priority is None else request.priority,
+        created_at=parts.clock.now(),
+        preemptible=request.preemptible,
+        protect=request.protect,
+        duration=request.duration,
+        command=source.command,
+        user_data=source.user_data,
+        origin=Origin(source.id, request.snapshot),
+    )
+    instances = _instances(parts, settings, workload, instance_names(request.name, source.count))
+    hosts = {i.index: i.host for i in parts.inventory.instances(source.id)}
+    return workload, tuple(replace(i, host=hosts.get(i.index)) for i in instances)
+
+
+def accept(parts: Parts, workload: Workload, instances: Sequence[Instance]) -> None:
+    """Store the records and let the names answer: both or neither. Raises Conflict, BackendFailed."""
+    parts.inventory.add(workload, instances)
+    try:
+        parts.names.publish([NameRecord(i.name, i.address) for i in instances])
+    except TorporError:
+        parts.inventory.remove(workload.id)
+        with suppress(TorporError):  # it may be as unable to withdraw; an audit at the next start does it
+            parts.names.withdraw([i.name for i in instances])
+        raise
+
+
+def _instances(parts: Parts, settings: Settings, workload: Workload, names: Sequence[str]) -> tuple[Instance, ...]:
     others = parts.inventory.instances()
     taken = {i.name for i in others} & set(names)
-    if taken or any(w.name == request.name for w in parts.inventory.workloads()):
+    if taken or any(w.name == workload.name for w in parts.inventory.workloads()):
         raise Conflict(
-            f"the name {sorted(taken)[0] if taken else request.name!r} is taken",
+            f"the name {sorted(taken)[0] if taken else workload.name!r} is taken",
             remedy="choose another, or delete the workload that has it (see `torpor ps -a`)",
         )
-    addresses = free_addresses(settings.subnet, {i.address for i in others}, request.count)
+    addresses = free_addresses(settings.subnet, {i.address for i in others}, workload.count)
     ids = [InstanceId(str(uuid.uuid4())) for _ in names]
-    return workload, tuple(
+    return tuple(
         Instance(id=id, workload=workload.id, name=name, index=n, address=address, mac=mac_of(id))
         for n, (id, name, address) in enumerate(zip(ids, names, addresses, strict=True))
     )

@@ -7,8 +7,8 @@ that is not DONE (or, when it is being undone, at the last one that is not PENDI
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from torpor.domain.errors import BackendFailed, NotFound, Problem, TorporError
@@ -25,7 +25,8 @@ from torpor.domain.workload import WorkloadState
 from torpor.engine.operations import may_turn_back
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
-from torpor.engine.steps import Scene, Steps
+from torpor.engine.scene import Scene
+from torpor.engine.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,12 @@ class Executor:
     def progress(self, operation: OperationId) -> tuple[int, int]:
         """(bytes done, bytes in all) of the step under way; zeros where it moves no bytes."""
         return self._progress.get(operation, (0, 0))
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """No operation is carried out meanwhile; waits for the one that is."""
+        with self._one_at_a_time:
+            yield
 
     def carry_out(self, id: OperationId) -> Operation:
         """Go on with the operation until it has ended, or until it can't go on for now.
@@ -150,6 +157,8 @@ class Executor:
 
     def _record_undone(self, operation: Operation) -> None:
         """The workload is what it was before, and says why."""
+        if operation.kind in (OperationKind.SNAPSHOT, OperationKind.RESTORE_SNAPSHOT):
+            return  # it changed nothing of the workload
         workload = self._records.workload(operation.workload)
         problem = operation.problem
         attempts = workload.attempts + 1
@@ -158,11 +167,12 @@ class Executor:
             OperationKind.SUSPEND: WorkloadState.ACTIVE,
             OperationKind.RESUME: WorkloadState.SUSPENDED,
             OperationKind.RUN: WorkloadState.PENDING,
+            OperationKind.CLONE: WorkloadState.PENDING,
         }[operation.kind]
         final = (
             bool(problem) and (not problem.retryable or attempts >= self._settings.max_attempts) if problem else False
         )
-        if operation.kind is OperationKind.RUN and final:
+        if state is WorkloadState.PENDING and final:
             state = WorkloadState.FAILED
         held = workload.held if operation.kind is not OperationKind.SUSPEND else False
         if operation.kind is OperationKind.RESUME and final:

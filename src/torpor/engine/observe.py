@@ -1,6 +1,6 @@
 """The world as it is now, for those who decide."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
@@ -11,7 +11,9 @@ from torpor.domain.timing import TimingModel
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.parts import Parts, Settings
 
-_TIMED = (OperationKind.RUN, OperationKind.SUSPEND, OperationKind.RESUME)
+_TIMED = (
+    OperationKind.RUN, OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.SNAPSHOT, OperationKind.CLONE
+)  # fmt: skip
 
 
 def observe(parts: Parts, settings: Settings) -> World:
@@ -40,6 +42,8 @@ def _gang(workload: Workload, instances: tuple[Instance, ...], seen: Mapping[Ins
 
 
 def _with_states(parts: Parts, gang: Gang) -> Gang:
+    if gang.workload.state is WorkloadState.PENDING and gang.workload.origin is not None:
+        return replace(gang, state_bytes=snapshot_bytes(parts, gang.workload, gang.instances))
     if gang.workload.state is not WorkloadState.SUSPENDED:
         return gang
     found = {i.id: next(iter(parts.suspension.states(i.id)), None) for i in gang.instances}
@@ -49,6 +53,19 @@ def _with_states(parts: Parts, gang: Gang) -> Gang:
         state_bytes={i: s.memory_bytes for i, s in states.items()},
         whole_state=len(states) == len(found) and all(s.status is StateStatus.WHOLE for s in states.values()),
     )
+
+
+def snapshot_bytes(parts: Parts, workload: Workload, instances: Sequence[Instance]) -> dict[InstanceId, int]:
+    """Guest memory in the snapshot that each instance of a clone is made of; an instance without one is left out."""
+    origin = workload.origin
+    sources = {i.index: i.id for i in parts.inventory.instances(origin.workload)} if origin else {}
+    return {
+        i.id: s.memory_bytes
+        for i in instances
+        if origin and i.index in sources
+        for s in parts.snapshots.list(sources[i.index])
+        if s.name == origin.snapshot
+    }
 
 
 def _timings(parts: Parts, hosts: list[HostId]) -> dict[tuple[HostId, OperationKind], TimingModel]:

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 
+from torpor.domain.errors import Conflict
 from torpor.domain.ids import HostId, InstanceId, OperationId
 from torpor.domain.instance import Instance
 from torpor.domain.operation import Operation, OperationKind, Step, StepKind
@@ -26,6 +27,10 @@ _GANG = {
     StepKind.RELEASE_ALL,
     StepKind.FORGET,
     StepKind.RECORD,
+    StepKind.CLAIM_SNAPSHOT,
+    StepKind.TAKE_SNAPSHOT,
+    StepKind.SETTLE_SNAPSHOTS,
+    StepKind.GIVE_UP,
 }
 
 STEPS: Mapping[OperationKind, tuple[StepKind, ...]] = {
@@ -50,6 +55,7 @@ STEPS: Mapping[OperationKind, tuple[StepKind, ...]] = {
         StepKind.RESTORE,
         StepKind.SPEND,
         StepKind.RUN_ON,
+        StepKind.IDENTIFY,
         StepKind.CONFIRM,
         StepKind.TELL_BATCH_SYSTEM,
         StepKind.RECORD,
@@ -70,6 +76,37 @@ STEPS: Mapping[OperationKind, tuple[StepKind, ...]] = {
         StepKind.RELEASE_COMPUTE,
         StepKind.RECORD,
     ),
+    OperationKind.SNAPSHOT: (
+        StepKind.CLAIM_SNAPSHOT,
+        StepKind.TAKE_SNAPSHOT,
+        StepKind.SETTLE_SNAPSHOTS,
+    ),
+    OperationKind.RESTORE_SNAPSHOT: (
+        StepKind.VERIFY_SNAPSHOT,
+        StepKind.CLAIM_STATE,
+        StepKind.GIVE_UP,
+        StepKind.STOP,
+        StepKind.LAY_DOWN,
+        StepKind.RELEASE_COMPUTE,
+        StepKind.SETTLE_STATE,
+        StepKind.RECORD,
+    ),
+    OperationKind.REMOVE_SNAPSHOT: (
+        StepKind.REMOVE_SNAPSHOT,
+        StepKind.SETTLE_SNAPSHOTS,
+    ),
+    OperationKind.CLONE: (
+        StepKind.CLAIM_COMPUTE,
+        StepKind.PUBLISH_NAMES,
+        StepKind.LAY_DOWN,
+        StepKind.SETTLE_STATE,
+        StepKind.RESTORE,
+        StepKind.SPEND,
+        StepKind.RUN_ON,
+        StepKind.IDENTIFY,
+        StepKind.CONFIRM,
+        StepKind.RECORD,
+    ),
 }
 
 NO_RETURN: Mapping[OperationKind, StepKind] = {
@@ -81,16 +118,22 @@ NO_RETURN: Mapping[OperationKind, StepKind] = {
     OperationKind.END: StepKind.STOP,
     OperationKind.DELETE: StepKind.WITHDRAW_NAMES,
     OperationKind.GO_BACK: StepKind.REVERT,
+    OperationKind.SNAPSHOT: StepKind.SETTLE_SNAPSHOTS,
+    OperationKind.RESTORE_SNAPSHOT: StepKind.GIVE_UP,
+    OperationKind.REMOVE_SNAPSHOT: StepKind.REMOVE_SNAPSHOT,
+    OperationKind.CLONE: StepKind.RECORD,
 }
 
 UNDERWAY: Mapping[OperationKind, WorkloadState] = {
-    # The workload's state while the operation is open. A run stays `pending` until it runs.
+    # The workload's state while the operation is open. A run stays `pending` until it runs; the kinds that are not
+    # here leave the state as it is, at least at first.
     OperationKind.RUN: WorkloadState.PENDING,
     OperationKind.SUSPEND: WorkloadState.SUSPENDING,
     OperationKind.RESUME: WorkloadState.RESUMING,
     OperationKind.END: WorkloadState.ACTIVE,
     OperationKind.DELETE: WorkloadState.DELETING,
     OperationKind.GO_BACK: WorkloadState.RESUMING,
+    OperationKind.CLONE: WorkloadState.PENDING,
 }
 
 
@@ -111,6 +154,22 @@ def may_turn_back(operation: Operation, failed: Step) -> bool:
     return failed.index < last
 
 
+def busy(parts: Parts, workload: Workload) -> bool:
+    """Whether an operation on it is open."""
+    return any(o.workload == workload.id for o in parts.journal.open())
+
+
+def expect(parts: Parts, workload: Workload, *states: WorkloadState) -> None:
+    """Raises Conflict unless it is in one of these states and at rest."""
+    at_work = busy(parts, workload)
+    if workload.state not in states or at_work:
+        raise Conflict(
+            f"workload {workload.name} is {workload.state}",
+            detail=f"this needs it to be {' or '.join(states)}" + (" and at rest" if at_work else ""),
+            remedy="see `torpor show " + workload.name + "`",
+        )
+
+
 def begin(
     parts: Parts,
     records: Records,
@@ -119,6 +178,7 @@ def begin(
     reason: str,
     predicted_seconds: float | None = None,
     placement: Mapping[InstanceId, HostId] | None = None,
+    snapshot: str = "",
 ) -> Operation:
     """Record the operation with all its steps pending. Nothing is done yet."""
     with records.lock:
@@ -133,7 +193,9 @@ def begin(
             steps=steps_of(kind, records.instances(workload.id)),
             created_at=parts.clock.now(),
             predicted_seconds=predicted_seconds,
+            snapshot=snapshot,
         )
         parts.journal.begin(operation)
-        records.change(workload.id, state=UNDERWAY[kind], reason=reason)
+        if kind in UNDERWAY:
+            records.change(workload.id, state=UNDERWAY[kind], reason=reason)
     return operation

@@ -17,6 +17,8 @@ from torpor.ports import (
     Journal,
     Ledger,
     Names,
+    Snapshots,
+    StateStore,
     Suspension,
 )
 
@@ -27,6 +29,7 @@ class Parts:
 
     hypervisor: Hypervisor
     suspension: Suspension
+    states: StateStore
     guest: Guest
     names: Names
     batch_system: BatchSystem
@@ -37,6 +40,7 @@ class Parts:
     inventory: Inventory
     history: History
     clock: Clock
+    snapshots: Snapshots
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from torpor.domain.plan import Action, Gang, Plan, World
 from torpor.domain.planner import PRIORS, due_to_end, next_plan
 from torpor.domain.workload import WorkloadState
 from torpor.engine.execute import Executor
-from torpor.engine.observe import gangs, observe
+from torpor.engine.observe import gangs, observe, snapshot_bytes
 from torpor.engine.operations import begin
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.reconcile import Reconciler
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Pause before an operation or a workload that failed is tried again; doubled with every failure."""
 RETRY_MOST = 60.0
+_BY_HAND = (OperationKind.SNAPSHOT, OperationKind.RESTORE_SNAPSHOT, OperationKind.REMOVE_SNAPSHOT)
+"""Leave the workload's state as it is, at least at first; whoever asked sees what came of it."""
 DECIDE_SECONDS = 5.0
 """How often it is decided anew when nobody asked and nothing happened: time alone may make a plan possible."""
 
@@ -96,7 +98,11 @@ class Queue:
     def world(self) -> World:
         """The world as the planner is to see it."""
         world = observe(self._parts, self._settings)
-        return replace(world, gangs=tuple(self._spared(gang, world.now) for gang in world.gangs))
+        busy = {o.workload for o in self._parts.journal.open() if o.kind in _BY_HAND}
+        return replace(
+            world,
+            gangs=tuple(_left_alone(g) if g.workload.id in busy else self._spared(g, world.now) for g in world.gangs),
+        )
 
     def _spared(self, gang: Gang, now: float) -> Gang:
         """Who could not be suspended a moment ago is no victim for a while."""
@@ -143,9 +149,10 @@ class Queue:
         self._tried.pop(operation.id, None)
         self._later.pop(operation.id, None)
         if ended.status is OperationStatus.SUCCEEDED:
-            self._later.pop(operation.workload, None)
+            if operation.kind not in _BY_HAND:
+                self._later.pop(operation.workload, None)
             self._learn(ended, resident, self._parts.clock.now() - began)
-        else:
+        elif operation.kind not in _BY_HAND:
             self._put_off_workload(ended)
         return ended
 
@@ -165,7 +172,7 @@ class Queue:
     def _bytes_to_move(self, operation: Operation) -> dict[InstanceId, int]:
         """What the prediction was made from: resident memory, or the saved states' memory."""
         instances = self._records.instances(operation.workload)
-        if operation.kind is OperationKind.SUSPEND:
+        if operation.kind in (OperationKind.SUSPEND, OperationKind.SNAPSHOT):
             seen = self._parts.hypervisor.observe()
             return {i.id: seen[i.id].resident_bytes for i in instances if i.id in seen}
         if operation.kind is OperationKind.RESUME:
@@ -173,6 +180,8 @@ class Queue:
                 i.id: next(iter(self._parts.suspension.states(i.id)), None) for i in instances
             }
             return {i: s.memory_bytes for i, s in newest.items() if s is not None}
+        if operation.kind is OperationKind.CLONE:
+            return snapshot_bytes(self._parts, self._records.workload(operation.workload), instances)
         return {i.id: 0 for i in instances}
 
     def _learn(self, operation: Operation, moved: Mapping[InstanceId, int], seconds: float) -> None:
@@ -220,20 +229,24 @@ class Queue:
         return True
 
     def _begin_action(self, action: Action) -> Operation:
+        workload = self._records.workload(action.workload)
+        source = workload.origin.snapshot if workload.origin and action.kind is OperationKind.CLONE else ""
         return begin(
             self._parts,
             self._records,
             action.kind,
-            self._records.workload(action.workload),
+            workload,
             action.reason,
             action.predicted_seconds,
             action.placement,
+            source,
         )
 
     def _still_wanted(self, action: Action) -> bool:
         """Somebody may have deleted or suspended it while the plan's earlier actions were carried out."""
         expected = {
             OperationKind.RUN: WorkloadState.PENDING,
+            OperationKind.CLONE: WorkloadState.PENDING,
             OperationKind.RESUME: WorkloadState.SUSPENDED,
             OperationKind.SUSPEND: WorkloadState.ACTIVE,
         }[action.kind]
@@ -251,3 +264,8 @@ class Queue:
     def forgive(self, workload: WorkloadId) -> None:
         """Somebody asked by hand: do not wait out earlier failures."""
         self._later.pop(workload, None)
+
+
+def _left_alone(gang: Gang) -> Gang:
+    """What an operation is changing is neither a victim nor waiting, whatever its state says."""
+    return replace(gang, workload=replace(gang.workload, protect=True, held=True))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from torpor.domain.ids import InstanceId
+from torpor.domain.ids import InstanceId, OperationId
 from torpor.domain.instance import BackendState, Instance, Observation
 from torpor.domain.operation import Operation
 from torpor.domain.workload import Workload, WorkloadState
@@ -41,6 +41,9 @@ class Reader:
     def operations(self, limit: int) -> Sequence[OperationView]:
         return [self._operation(o) for o in self._parts.journal.recent(limit)]
 
+    def operation(self, id: str) -> OperationView:
+        return self._operation(self._parts.journal.get(OperationId(id)))
+
     def hosts(self) -> Sequence[HostView]:
         seen = self._parts.hypervisor.observe()
         local = self._parts.hypervisor.host().id
@@ -53,6 +56,7 @@ class Reader:
                 process_bytes=sum(o.process_bytes for o in seen.values()) if host.id == local else 0,
                 instances=len(seen) if host.id == local else 0,
                 state_bytes=states if host.id == local else 0,
+                states_limit_mb=self._settings.policy.states_mb,
             )
             for host in self._parts.ledger.hosts()
         ]

@@ -2,29 +2,32 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
-from torpor.domain.errors import Conflict, Refused, TimedOut, TorporError
+from torpor.domain.errors import Conflict, Refused, TimedOut
 from torpor.domain.image import Image
 from torpor.domain.instance import StateStatus
-from torpor.domain.naming import NameRecord
 from torpor.domain.operation import OperationKind
 from torpor.domain.plan import Gang, Plan, Verdict
 from torpor.domain.planner import plan_start, plan_suspend
 from torpor.domain.workload import Workload, WorkloadState
-from torpor.engine.acceptance import draft
+from torpor.engine.acceptance import accept, draft
 from torpor.engine.loop import Loop
-from torpor.engine.operations import begin
+from torpor.engine.operations import begin, busy, expect
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
+from torpor.engine.snapshots import SnapshotRequests
+from torpor.engine.states import StateKeeper
 from torpor.engine.views import (
     Accepted,
     HostView,
     NameView,
     OperationView,
+    RemovedStates,
     RunRequest,
+    StateCheck,
+    StateView,
     WorkloadView,
 )
 from torpor.ports import Check, Event
@@ -35,12 +38,16 @@ _IN_TRANSITION = (WorkloadState.SUSPENDING, WorkloadState.RESUMING, WorkloadStat
 class Service:
     """The one door to the engine. Workloads are addressed by name."""
 
-    def __init__(self, parts: Parts, records: Records, settings: Settings, loop: Loop, reader: Reader) -> None:
+    def __init__(
+        self, parts: Parts, records: Records, settings: Settings, loop: Loop, reader: Reader, states: StateKeeper
+    ) -> None:
         self._parts = parts
         self._records = records
         self._settings = settings
         self._loop = loop
         self._read = reader
+        self._states = states
+        self.snapshots = SnapshotRequests(parts, records, settings, loop, reader)
 
     # --- workloads ---
 
@@ -51,14 +58,7 @@ class Service:
             if plan.verdict is Verdict.REFUSED:
                 raise Refused(f"workload {request.name} was refused", detail=plan.reason)
             workload, instances = draft(self._parts, self._settings, request)
-            self._parts.inventory.add(workload, instances)
-            try:
-                self._parts.names.publish([NameRecord(i.name, i.address) for i in instances])
-            except TorporError:
-                self._parts.inventory.remove(workload.id)
-                with suppress(TorporError):  # it may be as unable to withdraw; an audit at the next start does it
-                    self._parts.names.withdraw([i.name for i in instances])
-                raise
+            accept(self._parts, workload, instances)
             self._records.event("workload-accepted", workload.name, f"{workload.count} x {workload.image}.")
             view = self._read.workload(workload)
         self._loop.wake()
@@ -76,7 +76,7 @@ class Service:
 
     def plan_resume(self, name: str) -> Plan:
         workload = self._records.named(name)
-        self._expect(workload, WorkloadState.SUSPENDED)
+        expect(self._parts, workload, WorkloadState.SUSPENDED)
         world = self._loop.queue.world()
         gangs = tuple(
             replace(g, workload=replace(g.workload, held=False)) if g.workload.id == workload.id else g
@@ -91,7 +91,7 @@ class Service:
             if workload.state is WorkloadState.SUSPENDED:
                 workload = self._records.change(workload.id, held=True, reason="suspended by hand")
                 return self._read.workload(workload)
-            self._expect(workload, WorkloadState.ACTIVE)
+            expect(self._parts, workload, WorkloadState.ACTIVE)
             self._loop.queue.forgive(workload.id)
             plan = self.plan_suspend(name)
             if plan.verdict is not Verdict.READY:
@@ -108,7 +108,7 @@ class Service:
         """Let it come back as soon as it fits. A failed workload with saved states goes back to those."""
         with self._records.lock:
             workload = self._records.named(name)
-            self._expect(workload, WorkloadState.SUSPENDED, WorkloadState.FAILED)
+            expect(self._parts, workload, WorkloadState.SUSPENDED, WorkloadState.FAILED)
             self._loop.queue.forgive(workload.id)
             if workload.state is WorkloadState.FAILED:
                 self._require_states(workload)
@@ -121,6 +121,7 @@ class Service:
         """Begin to delete it: names at once, instances, disks and states by an operation. Returns at once."""
         workload = self._at_rest(name)
         with self._records.lock:
+            self.snapshots.require_unneeded(workload)
             self._parts.names.withdraw([i.name for i in self._records.instances(workload.id)])
             self._begin(OperationKind.DELETE, workload, "asked for")
 
@@ -128,6 +129,8 @@ class Service:
         """Suspend every active workload, and start nothing until the next start. Returns at once."""
         with self._records.lock:
             active = [w for w in self._parts.inventory.workloads() if w.state is WorkloadState.ACTIVE]
+            for workload in active:
+                expect(self._parts, workload, WorkloadState.ACTIVE)
             plans = [(w, self.plan_suspend(w.name)) for w in active]
             for workload, plan in plans:
                 if plan.verdict is not Verdict.READY:
@@ -144,24 +147,13 @@ class Service:
         begin(self._parts, self._records, kind, workload, reason, seconds)
         self._loop.wake()
 
-    def _expect(self, workload: Workload, *states: WorkloadState) -> None:
-        if workload.state not in states or self._busy(workload):
-            raise Conflict(
-                f"workload {workload.name} is {workload.state}",
-                detail=f"this needs it to be {' or '.join(states)}" + (" and at rest" if self._busy(workload) else ""),
-                remedy="see `torpor show " + workload.name + "`",
-            )
-
-    def _busy(self, workload: Workload) -> bool:
-        return any(o.workload == workload.id for o in self._parts.journal.open())
-
     def _at_rest(self, name: str, patience: float = 120.0) -> Workload:
         """Wait until no operation is changing the workload."""
         give_up = time.monotonic() + patience
         while True:
             with self._records.lock:
                 workload = self._records.named(name)
-                if not self._busy(workload) and workload.state not in _IN_TRANSITION:
+                if not busy(self._parts, workload) and workload.state not in _IN_TRANSITION:
                     return workload
             if time.monotonic() > give_up:
                 raise TimedOut(
@@ -195,6 +187,10 @@ class Service:
     def operations(self, limit: int) -> Sequence[OperationView]:
         return self._read.operations(limit)
 
+    def operation(self, id: str) -> OperationView:
+        """Raises NotFound."""
+        return self._read.operation(id)
+
     def hosts(self) -> Sequence[HostView]:
         return self._read.hosts()
 
@@ -211,6 +207,24 @@ class Service:
     def self_test(self, progress: Callable[[str], None]) -> Check:
         """Suspend, restore and checksum a guest made for it; takes some ten seconds."""
         return self._parts.diagnostics.self_test(progress)
+
+    # --- saved states ---
+
+    def states(self, workload: str | None = None) -> Sequence[StateView]:
+        """Of one workload or of all, by instance, newest first. Raises NotFound."""
+        return self._states.list(workload)
+
+    def verify_states(self, workload: str | None, report: Callable[[StateCheck], None]) -> Sequence[StateCheck]:
+        """Read every byte of saved states; those that are damaged have a `problem`. Takes as long as the disk does."""
+        return self._states.verify(workload, report)
+
+    def remove_states(self, workload: str, generation: int) -> RemovedStates:
+        """Remove a spent state of every instance of the workload. Raises NotFound, Conflict."""
+        return self._states.remove(workload, generation)
+
+    def collect_states(self) -> int:
+        """Remove leftovers that nobody needs; the bytes that this freed. Waits for the operation under way."""
+        return self._states.collect()
 
     # --- images ---
 

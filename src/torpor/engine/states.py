@@ -3,15 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from torpor.domain.capacity import Claim, ClaimKind, Resources
+from torpor.domain.capacity import ClaimKind
 from torpor.domain.errors import Conflict, NotFound, Problem, StateDamaged, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Instance, SavedState, StateStatus
 from torpor.domain.wording import listed
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.execute import Executor
-from torpor.engine.parts import Parts
+from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
+from torpor.engine.state_claims import StateClaims
 from torpor.engine.views import RemovedStates, StateCheck, StateView
 
 _MIB = 1 << 20
@@ -28,10 +29,11 @@ class _Found:
 class StateKeeper:
     """The housekeeping of saved states. Never in the way of an operation."""
 
-    def __init__(self, parts: Parts, records: Records, executor: Executor) -> None:
+    def __init__(self, parts: Parts, records: Records, settings: Settings, executor: Executor) -> None:
         self._parts = parts
         self._records = records
         self._executor = executor
+        self._claims = StateClaims(parts, settings)
 
     def list(self, workload: str | None) -> Sequence[StateView]:
         """Of one workload or of all, by instance, newest first. Raises NotFound."""
@@ -65,7 +67,7 @@ class StateKeeper:
                 before = self._stored(found.instance)
                 self._parts.states.remove(found.instance.id, generation)
                 freed += before - self._stored(found.instance)
-                self._fit_claim(found.instance)
+                self._claims.fit([found.instance])
         self._records.event("state-removed", workload, f"Saved state {generation} of {workload} is removed; {lost}.")
         return RemovedStates(workload, generation, tuple(f.instance.name for f in going), freed, lost)
 
@@ -143,23 +145,13 @@ class StateKeeper:
     def _stored(self, instance: Instance) -> int:
         return sum(s.stored_bytes for s in self._parts.suspension.states(instance.id))
 
-    def _fit_claim(self, instance: Instance) -> None:
-        """The claim becomes what the states take."""
-        stored = self._stored(instance)
-        if stored == 0 or instance.host is None:
-            self._parts.ledger.release([instance.id], [ClaimKind.STATE])
-            return
-        room = Resources(disk_mb=-(-stored // _MIB))
-        self._parts.ledger.claim([Claim(instance.id, ClaimKind.STATE, instance.host, room)])
-
     def _fit_all_claims(self, known: set[InstanceId]) -> None:
         busy = {o.workload for o in self._parts.journal.open()}
         claims = self._parts.ledger.claims()
         claimed = {c.consumer for c in claims if c.kind is ClaimKind.STATE}
-        for instance in self._parts.inventory.instances():
-            if instance.id in claimed and instance.workload not in busy:
-                self._fit_claim(instance)
-        now = {i.id for i in self._parts.inventory.instances()}
+        found = self._parts.inventory.instances()
+        self._claims.fit([i for i in found if i.id in claimed and i.workload not in busy])
+        now = {i.id for i in found}
         lost = {c.consumer for c in claims} - known - now - self._parts.hypervisor.observe().keys()
         if lost:
             self._parts.ledger.release(sorted(lost), list(ClaimKind))

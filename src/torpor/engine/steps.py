@@ -6,42 +6,25 @@ call converges), so that it may be repeated after a crash. Acts return a clause 
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from torpor.domain.capacity import Claim, ClaimKind, Resources
 from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TorporError
-from torpor.domain.ids import HostId, InstanceId
-from torpor.domain.instance import AddressState, BackendState, Instance, InstanceSpec, StateStatus
+from torpor.domain.ids import InstanceId
+from torpor.domain.instance import AddressState, BackendState, Instance, StateStatus
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationKind, Step, StepKind
 from torpor.domain.plan import state_room_mb
-from torpor.domain.workload import Workload, WorkloadState
+from torpor.domain.workload import WorkloadState
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
+from torpor.engine.scene import Scene, spec_of
+from torpor.engine.snapshot_steps import SnapshotSteps
+from torpor.engine.state_claims import StateClaims
 from torpor.ports import Progress
 
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The operation's workload and instances as the records have them now."""
-
-    operation: Operation
-    workload: Workload
-    instances: tuple[Instance, ...]
-    progress: Progress
-
-    @property
-    def ids(self) -> tuple[InstanceId, ...]:
-        return tuple(i.id for i in self.instances)
-
-    def host(self, instance: Instance) -> HostId:
-        if instance.host is None:
-            raise BackendFailed(
-                f"instance {instance.name} was never placed on a host", remedy="delete it and run it anew"
-            )
-        return instance.host
+_FIRST = (OperationKind.RUN, OperationKind.CLONE)
+"""The first operation of a workload: its instances get all that they have, or nothing is left of them."""
 
 
 class Steps:
@@ -51,6 +34,8 @@ class Steps:
         self._parts = parts
         self._records = records
         self._settings = settings
+        self._claims = StateClaims(parts, settings)
+        snapshots = self._snapshots = SnapshotSteps(parts, records, settings)
         self._acts: dict[StepKind, Callable[[Scene], str]] = {
             StepKind.CLAIM_COMPUTE: self._claim_compute,
             StepKind.PUBLISH_NAMES: self._publish_names,
@@ -66,6 +51,10 @@ class Steps:
             StepKind.RELEASE_ALL: self._release_all,
             StepKind.FORGET: self._forget,
             StepKind.RECORD: self._record,
+            StepKind.CLAIM_SNAPSHOT: snapshots.claim,
+            StepKind.TAKE_SNAPSHOT: snapshots.take,
+            StepKind.SETTLE_SNAPSHOTS: snapshots.settle,
+            StepKind.GIVE_UP: snapshots.give_up,
         }
         self._instance_acts: dict[StepKind, Callable[[Scene, Instance], str]] = {
             StepKind.BOOT: self._boot,
@@ -75,17 +64,24 @@ class Steps:
             StepKind.REVERT: self._revert,
             StepKind.STOP: self._stop,
             StepKind.ERASE: self._erase,
+            StepKind.VERIFY_SNAPSHOT: snapshots.verify,
+            StepKind.LAY_DOWN: snapshots.lay_down,
+            StepKind.IDENTIFY: snapshots.identify,
+            StepKind.REMOVE_SNAPSHOT: snapshots.remove,
         }
         self._undos: dict[StepKind, Callable[[Scene], str]] = {
             StepKind.CLAIM_COMPUTE: self._unclaim_compute,
             StepKind.CLAIM_STATE: self._fit_state_claims,
             StepKind.TELL_BATCH_SYSTEM: self._tell_awake,
             StepKind.PAUSE: self.let_run,
+            StepKind.CLAIM_SNAPSHOT: snapshots.settle,
+            StepKind.TAKE_SNAPSHOT: snapshots.remove_all,
         }
         self._instance_undos: dict[StepKind, Callable[[Scene, Instance], str]] = {
             StepKind.BOOT: self._erase,
             StepKind.SAVE: self._drop,
-            StepKind.RESTORE: self._revert,
+            StepKind.RESTORE: self._unrestore,
+            StepKind.LAY_DOWN: self._erase,
         }
 
     def scene(self, operation: Operation, progress: Progress) -> Scene:
@@ -109,20 +105,6 @@ class Steps:
         undo = self._instance_undos.get(step.kind)
         return undo(scene, self._find(scene, step.instance)) if undo else ""
 
-    def spec(self, workload: Workload, instance: Instance) -> InstanceSpec:
-        """All that the hypervisor needs to know of the instance."""
-        return InstanceSpec(
-            id=instance.id,
-            name=instance.name,
-            image=workload.image,
-            flavor=workload.flavor,
-            mac=instance.mac,
-            network=self._settings.network(instance.address),
-            user_data=workload.user_data,
-            meta=(("workload", workload.name), ("index", str(instance.index))),
-            ssh_keys=self._settings.ssh_keys,
-        )
-
     @staticmethod
     def _find(scene: Scene, id: InstanceId) -> Instance:
         for instance in scene.instances:
@@ -135,16 +117,22 @@ class Steps:
     def _claim_compute(self, scene: Scene) -> str:
         compute = scene.workload.compute_claim(self._settings.policy.overhead_mb)
         claims = [Claim(i.id, ClaimKind.COMPUTE, scene.host(i), compute) for i in scene.instances]
-        if scene.operation.kind is OperationKind.RUN:
-            disk = Resources(disk_mb=scene.workload.flavor.disk_mb)
+        flavor = scene.workload.flavor
+        if scene.operation.kind in _FIRST:
+            disk = Resources(disk_mb=flavor.disk_mb)
             claims += [Claim(i.id, ClaimKind.DISK, scene.host(i), disk) for i in scene.instances]
+        if scene.operation.kind is OperationKind.CLONE:
+            state = Resources(disk_mb=state_room_mb(flavor))
+            states = [Claim(i.id, ClaimKind.STATE, scene.host(i), state) for i in scene.instances]
+            self._claims.require_allowed(states)
+            claims += states
         self._parts.ledger.claim(claims)
         return f"{len(scene.instances)} x {compute.vcpus} vCPUs and {compute.memory_mb} MiB"
 
     def _unclaim_compute(self, scene: Scene) -> str:
         kinds = [ClaimKind.COMPUTE]
-        if scene.operation.kind is OperationKind.RUN:
-            kinds.append(ClaimKind.DISK)
+        if scene.operation.kind in _FIRST:
+            kinds += [ClaimKind.DISK, ClaimKind.STATE]
         self._require_absent(scene)
         self._parts.ledger.release(scene.ids, kinds)
         return ""
@@ -172,13 +160,7 @@ class Steps:
 
     def _claim_state(self, scene: Scene) -> str:
         """Room for the state to come, beside what the instance's states take already."""
-        new = state_room_mb(scene.workload.flavor)
-        claims = []
-        for instance in scene.instances:
-            room = Resources(disk_mb=self._stored_mb(instance.id) + new)
-            claims.append(Claim(instance.id, ClaimKind.STATE, scene.host(instance), room))
-        self._parts.ledger.claim(claims)
-        return f"{new} MiB for each of {len(claims)}"
+        return self._claims.claim_next([(i, scene.host(i)) for i in scene.instances], scene.workload.flavor)
 
     def _settle(self, scene: Scene) -> str:
         """Only the newest state stays."""
@@ -188,20 +170,7 @@ class Steps:
 
     def _fit_state_claims(self, scene: Scene) -> str:
         """The claim becomes what the states really take."""
-        stored = {i.id: self._stored_mb(i.id) for i in scene.instances}
-        self._parts.ledger.release([i for i, mb in stored.items() if not mb], [ClaimKind.STATE])
-        self._parts.ledger.claim(
-            [
-                Claim(i.id, ClaimKind.STATE, scene.host(i), Resources(disk_mb=stored[i.id]))
-                for i in scene.instances
-                if stored[i.id]
-            ]
-        )
-        return f"{sum(stored.values())} MiB on disk"
-
-    def _stored_mb(self, instance: InstanceId) -> int:
-        stored = sum(s.stored_bytes for s in self._parts.suspension.states(instance))
-        return -(-stored // _MIB)
+        return f"{self._claims.fit(scene.instances)} MiB on disk"
 
     def _release_all(self, scene: Scene) -> str:
         self._require_absent(scene)
@@ -234,11 +203,12 @@ class Steps:
     # --- life of the VMs ---
 
     def _boot(self, scene: Scene, instance: Instance) -> str:
-        self._parts.hypervisor.boot(self.spec(scene.workload, instance))
+        self._parts.hypervisor.boot(spec_of(self._settings, scene.workload, instance))
         return ""
 
     def _stop(self, scene: Scene, instance: Instance) -> str:
-        self._parts.hypervisor.stop(instance.id, self._settings.stop_grace)
+        given_up = scene.operation.kind is OperationKind.RESTORE_SNAPSHOT
+        self._parts.hypervisor.stop(instance.id, 0.0 if given_up else self._settings.stop_grace)
         return ""
 
     def _erase(self, scene: Scene, instance: Instance) -> str:
@@ -276,7 +246,7 @@ class Steps:
     # --- saved states ---
 
     def _save(self, scene: Scene, instance: Instance) -> str:
-        state = self._parts.suspension.save(self.spec(scene.workload, instance), scene.progress)
+        state = self._parts.suspension.save(spec_of(self._settings, scene.workload, instance), scene.progress)
         return f"{state.stored_bytes // _MIB} MiB, generation {state.generation}, {state.mechanism}"
 
     def _drop(self, scene: Scene, instance: Instance) -> str:
@@ -291,12 +261,16 @@ class Steps:
         return ""
 
     def _restore(self, scene: Scene, instance: Instance) -> str:
-        self._parts.suspension.restore(self.spec(scene.workload, instance), scene.progress)
+        self._parts.suspension.restore(spec_of(self._settings, scene.workload, instance), scene.progress)
         return ""
 
     def _revert(self, scene: Scene, instance: Instance) -> str:
         self._parts.suspension.revert(instance.id)
         return ""
+
+    def _unrestore(self, scene: Scene, instance: Instance) -> str:
+        """A clone that did not come about leaves nothing; it is made anew from its snapshot."""
+        return (self._erase if scene.operation.kind in _FIRST else self._revert)(scene, instance)
 
     def _spend(self, scene: Scene) -> str:
         for instance in scene.instances:
@@ -336,6 +310,8 @@ class Steps:
             OperationKind.SUSPEND: self._record_suspended,
             OperationKind.END: self._record_done,
             OperationKind.GO_BACK: self._record_suspended,
+            OperationKind.RESTORE_SNAPSHOT: self._record_laid_down,
+            OperationKind.CLONE: self._record_running,
         }
         outcome[scene.operation.kind](scene)
         return ""
@@ -370,6 +346,11 @@ class Steps:
         )
         for instance in scene.instances:
             self._records.change_instance(scene.workload.id, instance.id, problem=None)
+
+    def _record_laid_down(self, scene: Scene) -> None:
+        self._snapshots.forget_commands(scene)
+        self._record_suspended(scene)
+        self._records.change(scene.workload.id, held=False)  # a restored workload is one that is to run
 
     def _record_done(self, scene: Scene) -> None:
         if scene.workload.state is WorkloadState.DONE:

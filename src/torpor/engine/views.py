@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from torpor.domain.capacity import Host
-from torpor.domain.instance import BackendState, Instance, SavedState
+from torpor.domain.errors import Problem
+from torpor.domain.instance import BackendState, Instance, SavedState, Snapshot
 from torpor.domain.operation import Operation
 from torpor.domain.plan import Plan
 from torpor.domain.workload import Flavor, Workload
@@ -23,6 +24,62 @@ class RunRequest:
     duration: float | None = None
     command: str | None = None
     user_data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CloneRequest:
+    """What `torpor snapshot clone` asks for: a new workload out of a snapshot of another one."""
+
+    name: str
+    workload: str
+    """Name of the workload that the snapshot is of."""
+    snapshot: str
+    priority: int | None = None
+    """None: as the other one's."""
+    preemptible: bool = False
+    protect: bool = False
+    duration: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSnapshot:
+    """One instance's part of a workload's snapshot."""
+
+    instance: str
+    """Its name."""
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotView:
+    """A snapshot of a workload: all of its instances at one instant."""
+
+    workload: str
+    name: str
+    parts: tuple[InstanceSnapshot, ...]
+
+    @property
+    def created_at(self) -> float:
+        """When the first of the instances stood still for it."""
+        return min(p.snapshot.created_at for p in self.parts)
+
+    @property
+    def skew_seconds(self) -> float:
+        """Between the first and the last."""
+        return max(p.snapshot.created_at for p in self.parts) - self.created_at
+
+    @property
+    def pause_seconds(self) -> float:
+        """The longest that one of them stood still."""
+        return max(p.snapshot.pause_seconds for p in self.parts)
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(p.snapshot.stored_bytes for p in self.parts)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(p.snapshot.memory_bytes for p in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +148,42 @@ class HostView:
     """Instances with a process."""
     state_bytes: int
     """Saved states on its disk."""
+    states_limit_mb: int | None = None
+    """The most that saved states may claim of its disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateView:
+    """One row of `torpor state ls`."""
+
+    workload: str
+    instance: str
+    state: SavedState
+    mapped: bool
+    """The guest runs on it: pages that it has not touched yet are read from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateCheck:
+    """How the verification of one state goes, or went."""
+
+    workload: str
+    instance: str
+    generation: int
+    bytes_done: int = 0
+    bytes_total: int = 0
+    done: bool = False
+    gone: bool = False
+    """It was removed before it was read to its end: a newer one has taken its place."""
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedStates:
+    workload: str
+    generation: int
+    instances: tuple[str, ...]
+    """Names of those that had it."""
+    freed_bytes: int
+    lost: str
+    """What can't be done any more, in words."""

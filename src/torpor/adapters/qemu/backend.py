@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from torpor.adapters.qemu.diagnostics import QemuDiagnostics
 from torpor.adapters.qemu.layout import Layout
+from torpor.adapters.qemu.live_snapshots import QemuSnapshots
 from torpor.adapters.qemu.machine import QemuHypervisor, SoftShutdown
 from torpor.adapters.qemu.qmp import Monitors
 from torpor.adapters.qemu.settings import QemuSettings
+from torpor.adapters.qemu.state_store import QemuStateStore
 from torpor.adapters.qemu.suspension import QemuSuspension
 from torpor.adapters.qemu.vms import BootImages, Taps, Vms
 from torpor.domain.instance import InstanceSpec, Mechanism
@@ -19,9 +21,11 @@ class QemuBackend:
 
     hypervisor: QemuHypervisor
     suspension: QemuSuspension
+    states: QemuStateStore
     diagnostics: QemuDiagnostics
     layout: Layout
     vms: Vms
+    snapshots: QemuSnapshots
 
     def close(self) -> None:
         """Close the connections to monitors; the VMs go on."""
@@ -41,5 +45,11 @@ def make_backend(
     vms = Vms(settings, layout, Monitors(), images, taps)
     hypervisor = QemuHypervisor(vms, config_drive, shutdown, guest_agent=shutdown is not None)
     return QemuBackend(
-        hypervisor, QemuSuspension(vms, config_drive, mechanism), QemuDiagnostics(vms, config_drive), layout, vms
+        hypervisor,
+        QemuSuspension(vms, config_drive, mechanism),
+        QemuStateStore(vms),
+        QemuDiagnostics(vms, config_drive),
+        layout,
+        vms,
+        QemuSnapshots(vms),
     )

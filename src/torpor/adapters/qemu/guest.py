@@ -76,6 +76,9 @@ class QemuGuest:
                 remedy="look at the guest's network with `torpor console`",
             )
 
+    def take_identity(self, instance: Instance, network_prefix: int, gateway: str) -> None:
+        raise BackendFailed("no snapshots yet")
+
     def set_clock(self, instance: InstanceId, now: float) -> float:
         """The gap is measured half way through the question; it is correct to half the time that this takes."""
         began = time.monotonic()

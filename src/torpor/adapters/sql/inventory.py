@@ -13,7 +13,7 @@ from torpor.domain.errors import NotFound
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import AddressState, Instance
 from torpor.domain.uniqueness import check_instances_untaken, check_workload_untaken
-from torpor.domain.workload import Flavor, Workload, WorkloadState
+from torpor.domain.workload import Flavor, Origin, Workload, WorkloadState
 
 
 class SqlInventory:
@@ -127,6 +127,7 @@ def _workload(row: Row[*tuple[Any, ...]]) -> Workload:
         reason=row.reason,
         problem=problems.from_json(row.problem),
         attempts=row.attempts,
+        origin=None if row.origin_workload is None else Origin(WorkloadId(row.origin_workload), row.origin_snapshot),
     )
 
 
@@ -153,6 +154,8 @@ def _workload_values(workload: Workload) -> dict[str, object]:
         "reason": workload.reason,
         "problem": problems.to_json(workload.problem),
         "attempts": workload.attempts,
+        "origin_workload": workload.origin.workload if workload.origin else None,
+        "origin_snapshot": workload.origin.snapshot if workload.origin else None,
     }
 
 

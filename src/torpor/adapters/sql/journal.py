@@ -126,6 +126,7 @@ def _operation(row: Row[*tuple[Any, ...]], its_steps: Iterable[Step]) -> Operati
         status=OperationStatus(row.status),
         ended_at=row.ended_at,
         problem=problems.from_json(row.problem),
+        snapshot=row.snapshot,
     )
 
 
@@ -141,6 +142,7 @@ def _operation_values(operation: Operation) -> dict[str, object]:
         "status": operation.status.value,
         "ended_at": operation.ended_at,
         "problem": problems.to_json(operation.problem),
+        "snapshot": operation.snapshot,
     }
 
 

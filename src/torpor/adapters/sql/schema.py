@@ -79,6 +79,8 @@ workloads = Table(
     Column("reason", Text, nullable=False),
     Column("problem", JSON(none_as_null=True)),
     Column("attempts", Integer, nullable=False),
+    Column("origin_workload", Text),
+    Column("origin_snapshot", Text),
     UniqueConstraint("id", name="workloads_id_free"),
     UniqueConstraint("name", name="workloads_name_free"),
 )
@@ -124,6 +126,7 @@ operations = Table(
     Column("status", Text, nullable=False),
     Column("ended_at", Float),
     Column("problem", JSON(none_as_null=True)),
+    Column("snapshot", Text, nullable=False, server_default=""),
     UniqueConstraint("id", name="operations_id_free"),
     Index("operations_by_status", "status"),
 )

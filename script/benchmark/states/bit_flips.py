@@ -62,10 +62,10 @@ def _saved_twice(guest: TorporGuest, codec: Codec) -> int:
 
 
 def _flip(store: StateStore, guest: TorporGuest, number: int, files: Sequence[Path]) -> list[str]:
-    sizes = [sum(size for _, size in _extents(file)) for file in files]
+    sizes = [sum(size for _, size in places(file)) for file in files]
     (file,) = random.choices(files, sizes if random.random() < 0.5 else [1] * len(files))
     at, bit = _place(file), random.randrange(8)
-    with _flipped(file, at, bit):
+    with flipped(file, at, bit):
         try:
             _check(store, guest, number)
         except StateDamaged:
@@ -78,7 +78,7 @@ def _check(store: StateStore, guest: TorporGuest, number: int) -> None:
 
 
 @contextmanager
-def _flipped(file: Path, at: int, bit: int) -> Iterator[None]:
+def flipped(file: Path, at: int, bit: int) -> Iterator[None]:
     _turn_bit(file, at, bit)
     try:
         yield
@@ -97,7 +97,7 @@ def _turn_bit(file: Path, at: int, bit: int) -> None:
 
 def _place(file: Path) -> int:
     """Any byte that is there; holes are not part of a state."""
-    extents = _extents(file)
+    extents = places(file)
     left = random.randrange(sum(size for _, size in extents))
     for offset, size in extents:
         if left < size:
@@ -106,7 +106,7 @@ def _place(file: Path) -> int:
     raise AssertionError
 
 
-def _extents(file: Path) -> list[tuple[int, int]]:
+def places(file: Path) -> list[tuple[int, int]]:
     """Offset and size of what is not a hole."""
     end = file.stat().st_size
     found, at = [], 0

@@ -2,8 +2,6 @@
 
 import base64
 import json
-import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,9 +171,3 @@ class LibvirtVm:
             )
         )
         return description
-
-
-def libvirt_version() -> str:
-    said = subprocess.run(["virsh", "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"[\d.]+", said)
-    return found[0] if found else said.strip()

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.states import libvirt_vm, summary
+from benchmark.states import summary
 from benchmark.states.contender import CHANGED_PERCENT
 from benchmark.states.record import Cell, Measure, Record, Side
 from benchmark.states.run import Options, Run
@@ -73,14 +74,22 @@ def write(run: Run, options: Options, file: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
     return {
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
-        "qemu": qemu.split("\n")[0].removeprefix("QEMU emulator version "),
-        "libvirt": libvirt_vm.libvirt_version() if shutil.which("virsh") else None,
+        "qemu": _version("qemu-system-x86_64"),
+        "libvirt": _version("virsh"),
         "load": os.getloadavg(),
     }
+
+
+def _version(program: str) -> str | None:
+    """The first number with dots that it says of itself; None where it is not there."""
+    if not shutil.which(program):
+        return None
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+(\.\d+)+", said)
+    return found[0] if found else said.strip()
 
 
 def _summary(run: Run) -> summary.Figures:

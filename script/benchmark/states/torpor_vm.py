@@ -1,6 +1,5 @@
 """Torpor's embedded backend, driven through its ports."""
 
-import shutil
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -78,7 +77,8 @@ class TorporGuest:
 
     def forget_states(self) -> None:
         """Of a guest that was restored eagerly and runs on: its next suspension is a first one again."""
-        shutil.rmtree(self.folder.states)
+        for state in self._backend.suspension.states(self.spec.id):
+            self._backend.states.remove(self.spec.id, state.generation)
 
     def revert(self) -> None:
         """Asleep again, as it was before it was woken."""
@@ -196,9 +196,9 @@ class TorporVm:
         turn.add(contender, Measure.WORK_AGAIN, done["second"])
 
     def _snapshot(self, turn: Turn) -> None:
-        snapshots = getattr(self._guest.backend, "snapshots", None)
-        if snapshots is None:
+        if not self._guest.backend.hypervisor.capabilities().snapshots:
             return
+        snapshots = self._guest.backend.snapshots
         contender, spec = name_of(Codec.NONE), self._guest.spec
         snapshot = watched_gaps(
             self._guest.talk,

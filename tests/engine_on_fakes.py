@@ -98,6 +98,7 @@ class EngineOnFakes:
         min_run: float = 0.0,
         records: tuple[Any, Any, Any, Any] | None = None,
         lazy: bool = False,
+        states_mb: int | None = None,
     ) -> None:
         """`records`: ledger, journal, inventory and history, instead of those in memory."""
         self.clock = ManualClock()
@@ -113,7 +114,7 @@ class EngineOnFakes:
         self.ledger, self.journal, self.inventory, self.history = records or in_memory
         self.counter = Counter()
         self.settings = Settings(
-            policy=Policy(min_run, max_victims=8, overhead_mb=OVERHEAD_MB),
+            policy=Policy(min_run, max_victims=8, overhead_mb=OVERHEAD_MB, states_mb=states_mb),
             subnet="10.9.0.0/24",
             zone="test.internal",
             stop_grace=1.0,

@@ -34,6 +34,8 @@ class HostConfig(_Section):
     """Default: the machine's memory less `reserve_mb`."""
     disk_mb: Positive | None = None
     """For disks and saved states. Default: 90 % of what is free below `state_dir`, ours included."""
+    states_mb: Positive | None = None
+    """The most of `disk_mb` that all saved states together may claim. Default: no limit of their own."""
     reserve_mb: Annotated[int, Field(ge=0)] = 1024
     """Memory that is left to the host itself."""
 

@@ -122,20 +122,20 @@ def test_no_room_for_the_state_makes_a_victim_unusable() -> None:
     plan = start(of, "new")
     assert plan.verdict is Verdict.WAIT
     assert plan.reason.startswith("no room for saved state of batch: host local has 600 MiB of disk free")
-    assert "1040 MiB" in plan.reason
+    assert "1056 MiB" in plan.reason
 
 
 def test_the_old_state_lies_beside_the_new_one() -> None:
     batch = gang("batch", cpus=4, memory=512)
     old = replace(batch, state_bytes={i.id: 400 * MIB for i in batch.instances})
     new = gang("new", state=PENDING, priority=50)
-    assert start(world({"local": Resources(4, 4096, 927)}, [old, new]), "new").verdict is Verdict.WAIT
-    assert start(world({"local": Resources(4, 4096, 928)}, [old, new]), "new").verdict is Verdict.READY
+    assert start(world({"local": Resources(4, 4096, 935)}, [old, new]), "new").verdict is Verdict.WAIT
+    assert start(world({"local": Resources(4, 4096, 936)}, [old, new]), "new").verdict is Verdict.READY
 
 
 def test_disk_of_the_new_one_and_states_of_victims_share_the_disk() -> None:
     new = gang("new", state=PENDING, priority=50, disk=100)
-    for disk, verdict in ((627, Verdict.WAIT), (628, Verdict.READY)):
+    for disk, verdict in ((635, Verdict.WAIT), (636, Verdict.READY)):
         of = world({"local": Resources(4, 4096, disk)}, [gang("batch", cpus=4, memory=512), new])
         assert start(of, "new").verdict is verdict
 
@@ -195,7 +195,7 @@ def test_suspending_by_hand_is_refused_with_the_reason() -> None:
     for g, disk, reason in (
         (protected, 9000, "protected"),
         (asleep, 9000, "suspended, and only an active"),
-        (tight, 1039, "no room for saved state: c needs 1040 MiB of disk on host local, which has 1039 MiB free"),
+        (tight, 1055, "no room for saved state: c needs 1056 MiB of disk on host local, which has 1055 MiB free"),
     ):
         plan = plan_suspend(world({"local": Resources(4, 4096, disk)}, [g]), g.workload.id)
         assert plan.verdict is Verdict.REFUSED
@@ -250,8 +250,8 @@ def test_who_has_no_room_for_its_state_does_not_pass() -> None:
         gang("big", state=PENDING, cpus=2, priority=50),
         gang("small", state=PENDING, cpus=1, priority=10, memory=512),
     ]
-    assert next_plan(world({"local": Resources(4, 4096, 528)}, gangs))[0] is not None
-    assert next_plan(world({"local": Resources(4, 4096, 527)}, gangs))[0] is None
+    assert next_plan(world({"local": Resources(4, 4096, 536)}, gangs))[0] is not None
+    assert next_plan(world({"local": Resources(4, 4096, 535)}, gangs))[0] is None
 
 
 def test_a_refused_workload_holds_nobody_up() -> None:

@@ -13,7 +13,7 @@ from torpor.domain.capacity import ClaimKind, Resources
 from torpor.domain.forecast import PRIORS, after
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.operation import OperationKind
-from torpor.domain.plan import STATE_MARGIN_MB, Gang, Plan, Verdict, World
+from torpor.domain.plan import Gang, Plan, Verdict, World, state_room_mb
 from torpor.domain.planner import next_plan, plan_start
 from torpor.domain.victims import EXACT_UP_TO
 from torpor.domain.workload import WorkloadState
@@ -58,7 +58,7 @@ def _walk(of: World, steps: Sequence[tuple[OperationKind, Gang, dict[InstanceId,
             assert host is not None
             if kind is OperationKind.SUSPEND:
                 _, old = held.get((instance.id, ClaimKind.STATE), (host, Resources()))
-                new = Resources(disk_mb=flavor.memory_mb + STATE_MARGIN_MB)
+                new = Resources(disk_mb=state_room_mb(flavor))
                 held[instance.id, ClaimKind.STATE] = (host, old + new)
             else:
                 size = Resources(flavor.vcpus, flavor.memory_mb + of.policy.overhead_mb)

@@ -22,7 +22,7 @@ def hosts(context: typer.Context, as_json: Json = False) -> None:
             f"{show_mb(h['used']['disk_mb'])} of {show_mb(h['total']['disk_mb'])}",
             h["instances"],
             show_bytes(h["process_bytes"]),
-            show_bytes(h["state_bytes"]),
+            show_bytes(h["state_bytes"]) + (f" of {show_mb(h['states_limit_mb'])}" if h["states_limit_mb"] else ""),
         )
         for h in document["hosts"]
     ]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from torpor.domain.capacity import Resources
-from torpor.domain.ids import HostId
 from torpor.domain.placement import Need, Room, total_room, whole_needs
 from torpor.domain.plan import Gang, Policy, World
-from torpor.domain.victims import Candidate
+from torpor.domain.safety import over_limit
+from torpor.domain.victims import Candidate, StateRoom, taken
 from torpor.domain.wording import amount, listed, room, seconds
 from torpor.domain.workload import Workload
 
@@ -40,12 +40,12 @@ def too_young(young: Sequence[Candidate], now: float, policy: Policy) -> str:
     return f"others can sleep for it once they have run for {seconds(policy.min_run_seconds)}: {names}"
 
 
-def no_state_room(wanted: Sequence[Need], free: Room, victims: Sequence[Candidate]) -> str:
+def no_state_room(wanted: Sequence[Need], free: Room, victims: Sequence[Candidate], states: StateRoom) -> str:
     """Which disk has no room for the victims' states (and the new disks)."""
-    needed: dict[HostId, int] = {}
-    for victim in victims:
-        for host, disk_mb in victim.state_mb.items():
-            needed[host] = needed.get(host, 0) + disk_mb
+    needed = taken(victims)
+    for host, disk_mb in sorted(needed.items()):
+        if disk_mb > states.left_mb.get(host, disk_mb):
+            return over_limit(listed([victim.name for victim in victims]), host, disk_mb, states.left_mb[host])
     short = [
         f"host {host} has {max(0, free[host].disk_mb)} MiB of disk free and {disk_mb} MiB are needed"
         for host, disk_mb in sorted(needed.items())

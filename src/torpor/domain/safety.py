@@ -42,15 +42,38 @@ def state_room(gang: Gang, held_mb: Mapping[InstanceId, int]) -> dict[HostId, in
     return room
 
 
+def over_limit(names: str, host: HostId, wanted_mb: int, left_mb: int) -> str:
+    """That the limit for states is what lacks, in words."""
+    return (
+        f"no room for saved state: {names} needs {wanted_mb} MiB on host {host}, where the limit for saved states "
+        f"(states_mb) leaves {max(0, left_mb)} MiB"
+    )
+
+
 def held_for_states(world: World) -> dict[InstanceId, int]:
     """MiB of disk that each instance has claimed for its states."""
     return {c.consumer: c.resources.disk_mb for c in world.claims if c.kind is ClaimKind.STATE}
 
 
+def left_for_states(world: World) -> dict[HostId, int]:
+    """MiB that states may still claim, by host, where there is a limit to that; below 0 where it was lowered since."""
+    limit = world.policy.states_mb
+    if limit is None:
+        return {}
+    left = dict.fromkeys((host.id for host in world.hosts), limit)
+    for claim in world.claims:
+        if claim.kind is ClaimKind.STATE and claim.host in left:
+            left[claim.host] -= claim.resources.disk_mb
+    return left
+
+
 def lacking_room(world: World, gang: Gang) -> str:
     """Why the gang's state has no room on some host's disk; empty when it has."""
     free = {host.id: host.free.disk_mb for host in world.hosts}
+    left = left_for_states(world)
     for host, wanted in sorted(state_room(gang, held_for_states(world)).items()):
+        if wanted > left.get(host, wanted):
+            return over_limit(gang.workload.name, host, wanted, left[host])
         if wanted > 0 and wanted > free.get(host, 0):
             return (
                 f"no room for saved state: {gang.workload.name} needs {wanted} MiB of disk on host {host}, "

@@ -1,7 +1,7 @@
 """Which workloads are put to sleep to make room for another."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from torpor.domain.capacity import Claim, ClaimKind, Resources
@@ -66,8 +66,18 @@ def candidates(gang: Gang, wanted: Sequence[Need], among: Sequence[Candidate]) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class StateRoom:
+    """What is looked at of the room for the victims' states."""
+
+    left_mb: Mapping[HostId, int] = field(default_factory=dict)
+    """MiB that states may still take, by host, where there is a limit besides the disk's own."""
+    ignored: bool = False
+    """As if states took no room at all: to find out whether that is what lacks."""
+
+
 def choose(
-    wanted: Sequence[Need], room: Room, among: Sequence[Candidate], limit: int, with_state: bool = True
+    wanted: Sequence[Need], room: Room, among: Sequence[Candidate], limit: int, states: StateRoom
 ) -> tuple[Candidate, ...] | None:
     """The best victims that make `wanted` fit into `room`, at most `limit`, or None.
 
@@ -76,19 +86,19 @@ def choose(
     Exact for up to `EXACT_UP_TO` candidates of no higher priority than needed. Above that it adds
     candidates one by one, in two orders, takes out those that are not needed, and keeps the
     better result: never a needless victim, but not always the best, and where disk room for
-    states is scarce it may miss a set that would do. Without `with_state` that room is not looked at.
+    states is scarce it may miss a set that would do.
     """
     for level in sorted({candidate.priority for candidate in among}):
         usable = [candidate for candidate in among if candidate.priority <= level]
         if place(wanted, room_after(room, usable, with_state=False)) is None:
             continue
-        sets = combined(usable, limit) if len(usable) <= EXACT_UP_TO else _greedy(wanted, room, usable, with_state)
+        sets = combined(usable, limit) if len(usable) <= EXACT_UP_TO else _greedy(wanted, room, usable, states)
         best: tuple[Candidate, ...] | None = None
         best_cost: Cost | None = None
         for chosen in sets:
             if len(chosen) > limit or (best_cost is not None and cost(chosen) >= best_cost):
                 continue
-            if _enough(wanted, room, chosen, with_state):
+            if _enough(wanted, room, chosen, states):
                 best, best_cost = chosen, cost(chosen)
         if best is not None:
             return best
@@ -125,21 +135,33 @@ def room_after(room: Room, chosen: Sequence[Candidate], with_state: bool = True)
     return result
 
 
-def _enough(wanted: Sequence[Need], room: Room, chosen: Sequence[Candidate], with_state: bool) -> bool:
-    left = room_after(room, chosen, with_state)
-    return _states_fit(left, chosen, with_state) and place(wanted, left) is not None
+def _enough(wanted: Sequence[Need], room: Room, chosen: Sequence[Candidate], states: StateRoom) -> bool:
+    left = room_after(room, chosen, not states.ignored)
+    return _states_fit(left, chosen, states) and place(wanted, left) is not None
 
 
-def _states_fit(left: Room, chosen: Sequence[Candidate], with_state: bool) -> bool:
-    """Whether every disk that takes a state has room for it."""
-    if not with_state:
+def _states_fit(left: Room, chosen: Sequence[Candidate], states: StateRoom) -> bool:
+    """Whether every disk that takes a state has room for it, and may have it."""
+    if states.ignored:
         return True
-    takes = {host for candidate in chosen for host, disk_mb in candidate.state_mb.items() if disk_mb > 0}
-    return all(host in left and left[host].disk_mb >= 0 for host in takes)
+    takes = taken(chosen)
+    return all(host in left and left[host].disk_mb >= 0 for host in takes) and all(
+        disk_mb <= states.left_mb.get(host, disk_mb) for host, disk_mb in takes.items()
+    )
+
+
+def taken(chosen: Sequence[Candidate]) -> dict[HostId, int]:
+    """MiB of disk that the states of the chosen ones take, by host; hosts that take none are left out."""
+    total: dict[HostId, int] = {}
+    for candidate in chosen:
+        for host, disk_mb in candidate.state_mb.items():
+            if disk_mb > 0:
+                total[host] = total.get(host, 0) + disk_mb
+    return total
 
 
 def _greedy(
-    wanted: Sequence[Need], room: Room, usable: Sequence[Candidate], with_state: bool
+    wanted: Sequence[Need], room: Room, usable: Sequence[Candidate], states: StateRoom
 ) -> Iterator[tuple[Candidate, ...]]:
     cheapest_first = sorted(usable, key=lambda c: cost((c,))[1:])
     largest_first = sorted(usable, key=lambda c: (-c.freed.memory_mb, -c.freed.vcpus, cost((c,))))
@@ -147,21 +169,21 @@ def _greedy(
         chosen: tuple[Candidate, ...] = ()
         for candidate in order:
             longer = (*chosen, candidate)
-            if not _states_fit(room_after(room, longer, with_state), longer, with_state):
+            if not _states_fit(room_after(room, longer, not states.ignored), longer, states):
                 continue
             chosen = longer
-            if _enough(wanted, room, chosen, with_state):
-                yield _needed_only(wanted, room, chosen, with_state)
+            if _enough(wanted, room, chosen, states):
+                yield _needed_only(wanted, room, chosen, states)
                 break
 
 
 def _needed_only(
-    wanted: Sequence[Need], room: Room, chosen: tuple[Candidate, ...], with_state: bool
+    wanted: Sequence[Need], room: Room, chosen: tuple[Candidate, ...], states: StateRoom
 ) -> tuple[Candidate, ...]:
     """Without those that can be spared, the dearest first."""
     for candidate in sorted(chosen, key=lambda c: cost((c,)), reverse=True):
         rest = tuple(c for c in chosen if c is not candidate)
-        if _enough(wanted, room, rest, with_state):
+        if _enough(wanted, room, rest, states):
             chosen = rest
     return chosen
 

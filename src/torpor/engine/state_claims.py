@@ -49,7 +49,7 @@ class StateClaims:
             if held + needed > limit:
                 raise NoRoomForState(
                     "the saved states would pass their limit",
-                    detail=f"on host {host} {needed} MiB are needed beside {held} MiB, and states_mb allows {limit} MiB",
+                    detail=f"host {host} needs {needed} MiB beside {held} MiB, and states_mb allows {limit} MiB",
                     remedy="raise host.states_mb, or remove spent states with `torpor state rm`",
                 )
 

@@ -27,6 +27,8 @@ class HostSchema(BaseModel):
     """Memory of all hypervisor processes of ours on it, page cache not counted."""
     state_bytes: int
     """Saved states on its disk."""
+    states_limit_mb: int | None
+    """The most that saved states may claim of its disk; null: no limit of their own."""
 
     @classmethod
     def of(cls, view: HostView) -> "HostSchema":
@@ -38,6 +40,7 @@ class HostSchema(BaseModel):
             instances=view.instances,
             process_bytes=view.process_bytes,
             state_bytes=view.state_bytes,
+            states_limit_mb=view.states_limit_mb,
         )
 
 

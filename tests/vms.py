@@ -7,10 +7,10 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.installation import CACHE, cached_image, wait_until
 
@@ -26,6 +26,8 @@ from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, Networ
 from torpor.domain.workload import Flavor
 
 BOOT_SECONDS = 120.0
+Restore = Literal["eager", "lazy"]
+Packing = Literal["auto", "none", "lz4", "zstd"]
 USER = "torpor-qemu"
 
 
@@ -45,14 +47,27 @@ class Bench:
     """A backend in a folder of its own, and talk with its guests."""
 
     def __init__(
-        self, state_dir: Path, images: BootImages | None = None, mechanism: Mechanism | None = None, user: str = USER
+        self,
+        state_dir: Path,
+        images: BootImages | None = None,
+        mechanism: Mechanism | None = None,
+        user: str = USER,
+        restore: Restore = "eager",
+        codec: Packing = "auto",
     ) -> None:
-        settings = QemuSettings(state_dir, HostId("local"), user=user, tb_size_mb=32)
+        settings = QemuSettings(state_dir, HostId("local"), user=user, tb_size_mb=32, restore=restore, codec=codec)
         self.settings = settings
         self.backend = make_backend(settings, images or ImageStore(CACHE), config_drive_image, mechanism=mechanism)
         self.hypervisor = self.backend.hypervisor
         self.suspension = self.backend.suspension
         self.guest = QemuGuest(lambda id: self.folder(id).agent_socket, "lo", "127.0.0.1")
+
+    def told(self, restore: Restore, codec: Packing) -> Bench:
+        """The same guests under a backend that was told otherwise."""
+        return Bench(self.settings.state_dir, restore=restore, codec=codec)
+
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        return wait_until(condition, BOOT_SECONDS, "what the test waits for")
 
     def folder(self, id: InstanceId) -> InstanceFolder:
         return self.backend.layout.instance(id)
@@ -117,12 +132,16 @@ class Bench:
 
 @contextmanager
 def bench(
-    folder: Path | None = None, mechanism: Mechanism | None = None, images: BootImages | None = None
+    folder: Path | None = None,
+    mechanism: Mechanism | None = None,
+    images: BootImages | None = None,
+    restore: Restore = "eager",
+    codec: Packing = "auto",
 ) -> Iterator[Bench]:
     """A bench with the tiny image; all of it is gone afterwards. Its folder's name is short, for QEMU's sockets."""
     cached_image("tiny")
     path = folder or Path(tempfile.mkdtemp(prefix="tq-", dir="/var/tmp"))
-    made = Bench(path / "s", images, mechanism)
+    made = Bench(path / "s", images, mechanism, restore=restore, codec=codec)
     try:
         yield made
     finally:

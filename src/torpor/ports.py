@@ -14,6 +14,7 @@ from torpor.domain.errors import Problem
 from torpor.domain.ids import HostId, InstanceId, OperationId, WorkloadId
 from torpor.domain.image import Image
 from torpor.domain.instance import (
+    ClockGap,
     Execution,
     Instance,
     InstanceSpec,
@@ -87,6 +88,23 @@ class Hypervisor(Protocol):
         ...
 
 
+class Gangs(Protocol):
+    """The instances of a workload as one: they stand still, and run on, as near to one instant as it goes."""
+
+    def pause(self, instances: Sequence[InstanceId]) -> float | None:
+        """As `Hypervisor.pause` for each of them. Returns the seconds between the first standstill and the last.
+
+        None where that is not known: some stood still before. What is slow about it is done beforehand, while they
+        run. Converges. Raises InstanceGone when one has no process, then none is paused; BackendFailed when one
+        could not be paused, others may be then.
+        """
+        ...
+
+    def run_on(self, instances: Sequence[InstanceId]) -> float | None:
+        """As `Hypervisor.run_on` for each of them; otherwise as `pause`."""
+        ...
+
+
 class Suspension(Protocol):
     """Saved states of VMs, each with the disk contents of the same instant.
 
@@ -154,6 +172,14 @@ class StateStore(Protocol):
         of instances that are not known and have no process. Returns the bytes that this freed. Converges."""
         ...
 
+    def to_write(self, instance: InstanceId) -> int:
+        """Bytes that a suspension of this VM would write, as near as can be told while it runs; 0 without a process.
+
+        What takes its time otherwise (reading memory to find what changed) counts as the bytes that could be
+        written meanwhile.
+        """
+        ...
+
     def mapped(self, instance: InstanceId) -> bool:
         """Whether its process still reads memory from its newest state's file as it is touched (lazy restore)."""
         ...
@@ -179,7 +205,7 @@ class Snapshots(Protocol):
         ...
 
     def verify(self, instance: InstanceId, name: str, progress: Progress) -> None:
-        """Read every byte of it, and compare it and what it needs with what is here, before anything is given up for it.
+        """Read every byte of it, and compare what it needs with what is here: before anything is given up for it.
 
         Raises NotFound, StateDamaged, MissingPart.
         """
@@ -219,8 +245,8 @@ class Guest(Protocol):
         """
         ...
 
-    def set_clock(self, instance: InstanceId, now: float) -> float:
-        """Set the guest's clock to `now`; return by how many seconds it was behind. Raises BackendFailed."""
+    def set_clock(self, instance: InstanceId, now: float) -> ClockGap:
+        """Set the guest's clock to `now`, and look how well that went. Raises BackendFailed where it does not follow."""
         ...
 
     def execute(self, instance: InstanceId, command: str) -> int:
@@ -313,7 +339,15 @@ class Journal(Protocol):
 
     def intend(self, operation: OperationId, step: int, at: float) -> None: ...
 
-    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None: ...
+    def record(
+        self,
+        operation: OperationId,
+        step: int,
+        status: StepStatus,
+        at: float,
+        detail: str = "",
+        skew: float | None = None,
+    ) -> None: ...
 
     def turn_back(self, operation: OperationId, problem: Problem) -> None:
         """From here on the operation is being undone."""

@@ -51,5 +51,5 @@ def make_backend(
         QemuDiagnostics(vms, config_drive),
         layout,
         vms,
-        QemuSnapshots(vms),
+        QemuSnapshots(vms, config_drive),
     )

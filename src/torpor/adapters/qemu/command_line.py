@@ -16,6 +16,9 @@ RAM = "ram"
 DISK_NODE = "disk"
 FREE_PAGE_REPORTING = "free-page-reporting=on"
 """The guest gives memory that it does not use back to the host, so that it is not saved either."""
+NO_PREAMBLE = "migration.send-configuration=off"
+"""Neither writes nor expects a stream's preamble, which device state alone has not got."""
+NETDEV = "net"
 _NIC = "virtio-net-pci,addr=0x4,netdev=net,romfile="
 CPUS = {Accelerator.KVM: "host", Accelerator.TCG: "max"}
 
@@ -99,7 +102,7 @@ def host_side(
     if incoming:
         command += ["-incoming", "defer", "-S"]
         if incoming.bare:
-            command += ["-global", "migration.send-configuration=off"]
+            command += ["-global", NO_PREAMBLE]
     return command
 
 

@@ -33,6 +33,10 @@ class InstanceFolder:
         return self.path / "states"
 
     @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
     def console_log(self) -> Path:
         return self.path / "console.log"
 

@@ -56,7 +56,7 @@ class QemuHypervisor:
         self._memory = _GuestMemory()
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(gang_pause=True, revert=True, guest_agent=self._guest_agent)
+        return Capabilities(gang_pause=True, revert=True, guest_agent=self._guest_agent, snapshots=True)
 
     def host(self) -> Host:
         settings = self._vms.settings
@@ -107,30 +107,16 @@ class QemuHypervisor:
     def pause(self, instance: InstanceId) -> None:
         with self._vms.exclusive(instance):
             vm = self._vms.require(instance)
-            state = vm.state()
-            if state is BackendState.LOADING:
-                raise unable(instance, "be paused", state, "restore it first")
-            if state in (BackendState.RUNNING, BackendState.IO_ERROR):
+            if to_pause(vm, vm.state()):
                 vm.execute("stop")
 
     def run_on(self, instance: InstanceId) -> None:
         """Raises Conflict while its newest state is whole: it must be marked spent before."""
         with self._vms.exclusive(instance):
             vm = self._vms.require(instance)
-            state = vm.state()
-            if state is BackendState.RUNNING:
-                return
-            if state in (BackendState.LOADING, BackendState.SHUT_OFF):
-                raise unable(instance, "run on", state, "restore or boot it first")
-            whole = StateFiles(vm.folder).whole()
-            if whole:
-                raise Conflict(
-                    f"instance {instance} can't run on",
-                    detail=f"its saved state {whole.number} would be used up",
-                    remedy="mark it spent, or drop it, before",
-                )
-            vm.execute("cont")
-            _announce(vm)
+            if to_run_on(vm, vm.state()):
+                vm.execute("cont")
+                announce(vm)
 
     def stop(self, instance: InstanceId, grace: float) -> None:
         with self._vms.exclusive(instance):
@@ -214,6 +200,29 @@ class QemuHypervisor:
             return
 
 
+def to_pause(vm: Vm, state: BackendState) -> bool:
+    """Whether it is still to be paused. Raises Conflict when it can't be."""
+    if state is BackendState.LOADING:
+        raise unable(vm.folder.id, "be paused", state, "restore it first")
+    return state in (BackendState.RUNNING, BackendState.IO_ERROR)
+
+
+def to_run_on(vm: Vm, state: BackendState) -> bool:
+    """Whether it is still to be let run on. Raises Conflict when it can't be."""
+    if state is BackendState.RUNNING:
+        return False
+    if state in (BackendState.LOADING, BackendState.SHUT_OFF):
+        raise unable(vm.folder.id, "run on", state, "restore or boot it first")
+    whole = StateFiles(vm.folder).whole()
+    if whole:
+        raise Conflict(
+            f"instance {vm.folder.id} can't run on",
+            detail=f"its saved state {whole.number} would be used up",
+            remedy="mark it spent, or drop it, before",
+        )
+    return True
+
+
 def prepare_seed(folder: InstanceFolder, image: bytes) -> None:
     """The config drive, written once: a restored guest must find the very same."""
     if not folder.seed.exists():
@@ -294,7 +303,7 @@ def _unheard(process: QemuProcess) -> BackendState:
     return BackendState.LOADING if process.incoming else BackendState.RUNNING
 
 
-def _announce(vm: Vm) -> None:
+def announce(vm: Vm) -> None:
     """Let switches learn anew where the guest's MAC is. The guest runs whether or not this works."""
     try:
         vm.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})

@@ -21,12 +21,25 @@ def take(vm: Vm, generation: int) -> None:
         )
     if generation in _of_running(vm):
         _delete_from_running(vm, generation)  # left by a save that did not end
-    vm.execute(
-        "blockdev-snapshot-internal-sync",
-        {"device": DISK_NODE, "name": disks.snapshot_name(generation)},
-        timeout=_SNAPSHOT_SECONDS,
-    )
+    keep_named(vm, disks.snapshot_name(generation))
     disks.sync_file(vm.folder.disk)
+
+
+def keep_named(vm: Vm, name: str) -> None:
+    """As `take`, under any name, and durable only once the file is synced."""
+    if vm.folder.disk.exists():
+        vm.execute("blockdev-snapshot-internal-sync", {"device": DISK_NODE, "name": name}, timeout=_SNAPSHOT_SECONDS)
+
+
+def delete_named(folder: InstanceFolder, vm: Vm | None, name: str) -> None:
+    """Give up the disk's contents of that name. Converges."""
+    if not folder.disk.exists():
+        return
+    if vm is None:
+        if name in disks.named_snapshots(folder.disk):
+            disks.delete_named(folder.disk, name)
+    elif name in _names_of_running(vm):
+        _delete_named_from_running(vm, name)
 
 
 def keep_only(folder: InstanceFolder, vm: Vm | None, generations: set[int]) -> None:
@@ -58,16 +71,20 @@ def _gave_up_disk(vm: Vm) -> bool:
 
 
 def _of_running(vm: Vm) -> list[int]:
+    found = (disks.snapshot_generation(name) for name in _names_of_running(vm))
+    return [generation for generation in found if generation is not None]
+
+
+def _names_of_running(vm: Vm) -> list[str]:
     for node in vm.execute("query-named-block-nodes", {"flat": True}):
         if node.get("node-name") == DISK_NODE:
-            found = (disks.snapshot_generation(s["name"]) for s in node["image"].get("snapshots", []))
-            return [generation for generation in found if generation is not None]
+            return [str(snapshot["name"]) for snapshot in node["image"].get("snapshots", [])]
     return []
 
 
 def _delete_from_running(vm: Vm, generation: int) -> None:
-    vm.execute(
-        "blockdev-snapshot-delete-internal-sync",
-        {"device": DISK_NODE, "name": disks.snapshot_name(generation)},
-        timeout=_SNAPSHOT_SECONDS,
-    )
+    _delete_named_from_running(vm, disks.snapshot_name(generation))
+
+
+def _delete_named_from_running(vm: Vm, name: str) -> None:
+    vm.execute("blockdev-snapshot-delete-internal-sync", {"device": DISK_NODE, "name": name}, timeout=_SNAPSHOT_SECONDS)

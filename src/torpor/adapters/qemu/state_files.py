@@ -67,6 +67,12 @@ class Manifest:
     """Guest memory that is there and not zero."""
     written_bytes: int
     """Room on disk of what this save wrote of the memory itself."""
+    bare: bool = False
+    """It begins without a stream's preamble: the QEMU that takes it up must not expect one."""
+    origin: str | None = None
+    """The instance whose snapshot this was laid down from, where that is another one."""
+    snapshot: str = ""
+    """Name of the snapshot that this was laid down from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +107,7 @@ class Generation:
     def manifest(self) -> Manifest:
         """Raises StateDamaged."""
         try:
-            outer = json.loads(self.manifest_file.read_bytes())
-            if outer["format"] != _FORMAT:
-                raise ValueError(f"it has format {outer['format']}, this Torpor reads {_FORMAT}")
-            body = outer["body"]
-            if checksum(body.encode()) != outer["checksum"]:
-                raise ValueError("it does not match its checksum")
-            return _manifest(json.loads(body))
+            return manifest_in(unsealed(self.manifest_file.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateDamaged(
                 f"saved state {self.number} can't be used",
@@ -143,6 +143,7 @@ class Generation:
         return SavedState(
             instance, self.number, manifest.mechanism, status, manifest.created_at, stored, manifest.memory_bytes,
             codecs[0] if codecs else Codec.NONE, manifest.written_bytes, manifest.base,
+            None if manifest.origin is None else InstanceId(manifest.origin),
         )  # fmt: skip
 
 
@@ -196,9 +197,7 @@ class StateFiles:
 
     def publish(self, partial: Generation, manifest: Manifest) -> Generation:
         """From here on the state is whole. Its other files are durable already."""
-        body = json.dumps(asdict(manifest), separators=(",", ":"))
-        outer = {"format": _FORMAT, "checksum": checksum(body.encode()), "body": body}
-        write_durably(partial.manifest_file, json.dumps(outer).encode())
+        write_durably(partial.manifest_file, sealed(asdict(manifest)))
         final = self._folder.states / str(partial.number)
         partial.path.rename(final)
         sync_folder(self._folder.states)
@@ -225,7 +224,26 @@ class StateFiles:
         sync_folder(generation.path)
 
 
-def _manifest(body: dict[str, Any]) -> Manifest:
+def sealed(body: dict[str, Any]) -> bytes:
+    """A manifest's file: the body with its format and checksum."""
+    text = json.dumps(body, separators=(",", ":"))
+    return json.dumps({"format": _FORMAT, "checksum": checksum(text.encode()), "body": text}).encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The body of a manifest's file. Raises ValueError, KeyError, TypeError."""
+    outer = json.loads(data)
+    if outer["format"] != _FORMAT:
+        raise ValueError(f"it has format {outer['format']}, this Torpor reads {_FORMAT}")
+    text: str = outer["body"]
+    if checksum(text.encode()) != outer["checksum"]:
+        raise ValueError("it does not match its checksum")
+    body: dict[str, Any] = json.loads(text)
+    return body
+
+
+def manifest_in(body: dict[str, Any]) -> Manifest:
+    """Raises KeyError, TypeError, ValueError."""
     parts = {name: Part(**{**part, "codec": Codec(part["codec"])}) for name, part in body["parts"].items()}
     return Manifest(
         **{

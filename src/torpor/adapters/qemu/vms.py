@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from torpor.adapters.qemu import command_line
-from torpor.adapters.qemu.command_line import Incoming, Machine
+from torpor.adapters.qemu.command_line import NETDEV, Incoming, Machine
 from torpor.adapters.qemu.images import Disk, Kernel
 from torpor.adapters.qemu.installed import Choice, InstalledQemu, choose_accelerator
 from torpor.adapters.qemu.layout import InstanceFolder, Layout
@@ -106,6 +106,10 @@ class Vm:
     def address_of(self, block: str, guest_address: int) -> int:
         """Where a guest's physical address lies in the process. Raises BackendFailed."""
         return parse_address(self.hmp(f"gpa2hva {guest_address:#x}"), block)
+
+    def set_link(self, *, up: bool) -> None:
+        """Plug the guest's network cable in, or pull it."""
+        self.execute("set_link", {"name": NETDEV, "up": up})
 
     def gone(self) -> InstanceGone:
         return InstanceGone(

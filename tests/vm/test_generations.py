@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.vms import Bench, Packing, Restore, bench, ignore, new_spec
 
-from torpor.adapters.qemu.transfer import is_mapped
+from torpor.adapters.qemu.origin import is_mapped
 from torpor.domain.errors import StateDamaged
 from torpor.domain.instance import BackendState, Codec, InstanceSpec, StateStatus
 

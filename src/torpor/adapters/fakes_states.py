@@ -53,6 +53,11 @@ class FakeStateStore:
                     del self._model.vms[id]
             return freed
 
+    def to_write(self, instance: InstanceId) -> int:
+        with self._faults.around("to_write", instance), self._model.lock:
+            vm = self._model.vms.get(instance)
+            return vm.resident_bytes if vm is not None and vm.pid is not None else 0
+
     def mapped(self, instance: InstanceId) -> bool:
         with self._faults.around("mapped", instance), self._model.lock:
             vm = self._model.vms.get(instance)

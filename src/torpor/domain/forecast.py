@@ -32,7 +32,8 @@ def predict(world: World, kind: OperationKind, host: HostId | None, num_bytes: i
 def suspend_seconds(world: World, gang: Gang) -> float:
     """Seconds to save the gang, one instance after another."""
     return sum(
-        predict(world, OperationKind.SUSPEND, instance.host, _memory(gang, instance.id)) for instance in gang.instances
+        predict(world, OperationKind.SUSPEND, i.host, gang.to_write.get(i.id, _memory(gang, i.id)))
+        for i in gang.instances
     )
 
 
@@ -81,6 +82,7 @@ def after(world: World, action: Action) -> World:
             workload=replace(gang.workload, state=WorkloadState.SUSPENDED, running_since=None),
             state_bytes={instance.id: _memory(gang, instance.id) for instance in gang.instances},
             resident_bytes={},
+            to_write={},
             whole_state=True,
         )
     else:
@@ -90,7 +92,7 @@ def after(world: World, action: Action) -> World:
 
 
 def _memory(gang: Gang, instance: InstanceId) -> int:
-    """Guest memory in bytes that a suspension writes: measured, else all that the guest has."""
+    """Guest memory in bytes: what was seen, else all that the guest has."""
     return gang.resident_bytes.get(instance, gang.workload.flavor.memory_mb * MIB)
 
 

@@ -31,7 +31,9 @@ class Gang:
     workload: Workload
     instances: tuple[Instance, ...]
     resident_bytes: Mapping[InstanceId, int] = field(default_factory=dict)
-    """Guest memory that a suspension would write, for instances with a process."""
+    """Guest memory that is there, for instances with a process."""
+    to_write: Mapping[InstanceId, int] = field(default_factory=dict)
+    """Bytes that a suspension would write, where that was asked; less than what is there after a restore."""
     state_bytes: Mapping[InstanceId, int] = field(default_factory=dict)
     """Guest memory in the newest saved state, for instances that have one; of a clone to be, in its snapshot."""
     whole_state: bool = False

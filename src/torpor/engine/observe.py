@@ -44,6 +44,8 @@ def _gang(workload: Workload, instances: tuple[Instance, ...], seen: Mapping[Ins
 def _with_states(parts: Parts, gang: Gang) -> Gang:
     if gang.workload.state is WorkloadState.PENDING and gang.workload.origin is not None:
         return replace(gang, state_bytes=snapshot_bytes(parts, gang.workload, gang.instances))
+    if gang.workload.state is WorkloadState.ACTIVE:
+        return replace(gang, to_write={i.id: parts.states.to_write(i.id) for i in gang.instances})
     if gang.workload.state is not WorkloadState.SUSPENDED:
         return gang
     found = {i.id: next(iter(parts.suspension.states(i.id)), None) for i in gang.instances}

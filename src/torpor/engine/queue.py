@@ -172,7 +172,9 @@ class Queue:
     def _bytes_to_move(self, operation: Operation) -> dict[InstanceId, int]:
         """What the prediction was made from: resident memory, or the saved states' memory."""
         instances = self._records.instances(operation.workload)
-        if operation.kind in (OperationKind.SUSPEND, OperationKind.SNAPSHOT):
+        if operation.kind is OperationKind.SUSPEND:
+            return {i.id: self._parts.states.to_write(i.id) for i in instances}
+        if operation.kind is OperationKind.SNAPSHOT:
             seen = self._parts.hypervisor.observe()
             return {i.id: seen[i.id].resident_bytes for i in instances if i.id in seen}
         if operation.kind is OperationKind.RESUME:

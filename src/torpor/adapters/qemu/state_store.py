@@ -5,7 +5,9 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from torpor.adapters.qemu import snapshots, transfer
+from torpor.adapters.qemu import origin, snapshots, transfer
+from torpor.adapters.qemu.disk_speed import DiskSpeed
+from torpor.adapters.qemu.estimate import Estimates
 from torpor.adapters.qemu.layout import InstanceFolder, remove_tree
 from torpor.adapters.qemu.state_files import Generation, StateFiles
 from torpor.adapters.qemu.vms import Vms
@@ -19,6 +21,7 @@ class QemuStateStore:
 
     def __init__(self, vms: Vms) -> None:
         self._vms = vms
+        self._estimates = Estimates(DiskSpeed(vms.settings.state_dir))
 
     def verify(self, instance: InstanceId, generation: int, progress: Progress) -> None:
         """The instance may be suspended, resumed or deleted meanwhile: a state that goes is not found."""
@@ -62,12 +65,21 @@ class QemuStateStore:
     def collect(self, known: Set[InstanceId]) -> int:
         return sum(self._collect(folder, folder.id in known) for folder in self._vms.layout.instances())
 
+    def to_write(self, instance: InstanceId) -> int:
+        vm = self._vms.find(instance)
+        if vm is None:
+            return 0
+        try:
+            return self._estimates.to_write(vm)
+        except InstanceGone:
+            return 0
+
     def mapped(self, instance: InstanceId) -> bool:
         vm = self._vms.find(instance)
         if vm is None:
             return False
         try:
-            return transfer.is_mapped(vm)
+            return origin.is_mapped(vm)
         except InstanceGone:
             return False
 

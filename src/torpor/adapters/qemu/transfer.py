@@ -3,18 +3,19 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from torpor.adapters.qemu import codec, memory, ram
+from torpor.adapters.qemu import codec, memory
 from torpor.adapters.qemu.codec import Packing
-from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING, RAM
+from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING
 from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.disks import sync_file
-from torpor.adapters.qemu.memory import GAP, RUN, GuestMemory, TooMuchChanged, guest_memory
+from torpor.adapters.qemu.memory import GAP, RUN, GuestMemory, TooMuchChanged
+from torpor.adapters.qemu.origin import DELTA, DELTA_SHARE, FIRMWARE, MEMORY, Origin, blocks, look, open_ram
 from torpor.adapters.qemu.pages import (
     Mask,
     Numbers,
@@ -26,7 +27,7 @@ from torpor.adapters.qemu.pages import (
     table_of,
     write_index,
 )
-from torpor.adapters.qemu.ram import PAGE, Region
+from torpor.adapters.qemu.ram import PAGE
 from torpor.adapters.qemu.state_files import Generation, Manifest, Part
 from torpor.adapters.qemu.stream import check_stream
 from torpor.adapters.qemu.vms import Vm
@@ -34,17 +35,6 @@ from torpor.domain.errors import BackendFailed, InstanceGone, NoRoomForState, St
 from torpor.domain.instance import Codec, Mechanism
 from torpor.ports import Progress
 
-MEMORY, FIRMWARE, DELTA = "memory", "firmware", "delta"
-"""Parts of a state: guest memory, or that of the state that this one differs from; the BIOS; what differs."""
-_BLOCKS = {MEMORY: RAM, FIRMWARE: "pc.bios", DELTA: RAM}
-_ADDRESSES = {RAM: 0, "pc.bios": 0xFFFC0000}
-"""RAM blocks whose contents a state holds, and where the guest has them."""
-_REMADE = frozenset({"pc.rom", "/rom@etc/acpi/tables", "/rom@etc/table-loader", "/rom@etc/acpi/rsdp"})
-"""RAM blocks that every QEMU fills by itself, with the same."""
-_REMADE_PREFIX = "/rom@genroms/"
-_DELTA_SHARE = 0.5
-"""A delta may have this share of the memory's pages. Above it the memory is written anew: it costs little more then,
-and the next delta is small again."""
 _SAMPLES, _SAMPLE_PAGES = 32, 16
 _DEVICE_SECONDS = 60.0
 _INCOMING_SECONDS = 120.0
@@ -74,17 +64,6 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
-    """The state that a process was restored from, with which it shares most of its memory."""
-
-    state: Generation
-    base: int
-    """The generation that wrote the part `memory`."""
-    part: Part
-    table: Table
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
     """One save of a VM's memory."""
 
@@ -107,32 +86,19 @@ class _Saved:
     """Bytes on disk of what was written now."""
 
 
-def blocks(vm: Vm) -> Mapping[str, int]:
-    """The VM's RAM blocks and their sizes in bytes."""
-    return ram.parse_blocks(vm.hmp("info ramblock"))
-
-
-def unknown_blocks(found: Mapping[str, int]) -> set[str]:
-    """RAM blocks whose contents would be lost, were memory saved from outside."""
-    return {b for b in found if b not in _ADDRESSES and b not in _REMADE and not b.startswith(_REMADE_PREFIX)}
-
-
 def write_parts(vm: Vm, state: Generation, older: Sequence[Generation], how: Saving, progress: Progress) -> Written:
     """Write memory and device state of a paused VM, durable on return.
 
     Of a VM that was restored from one of the `older` states only what changed since is written.
     Raises NoRoomForState, InstanceGone, BackendFailed, OSError of the files'.
     """
-    try:
-        with _open(vm, MEMORY, os.O_RDONLY) as source:
-            origin, own, there = _look(vm, source, older)
-            require_room(state.path, int(there.sum()) * PAGE)
-            device, firmware = _write_device(vm, state.device), _write_firmware(vm, state)
-            job = _Job(source, state, how.packing or _choose(source, there, how), how.threads, progress)
-            delta = _write_delta(job, origin, own, there) if origin else None
-            saved = delta or _write_whole(job, there, how.speed)
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise vm.gone() from error
+    with open_ram(vm, MEMORY, os.O_RDONLY) as source:
+        origin, own, there = look(vm, source, older)
+        require_room(state.path, int(there.sum()) * PAGE)
+        device, firmware = _write_device(vm, state.device), _write_firmware(vm, state)
+        job = _Job(source, state, how.packing or _choose(source, there, how), how.threads, progress)
+        delta = _write_delta(job, origin, own, there) if origin else None
+        saved = delta or _write_whole(job, there, how.speed)
     parts = {FIRMWARE: firmware, **saved.parts}
     return Written(parts, saved.base, device, saved.pages * PAGE, saved.room)
 
@@ -152,7 +118,7 @@ def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, thre
     wanted = {name: part for name, part in manifest.parts.items() if not (mapped and name == MEMORY)}
     for name, part, told in _in_turn(wanted, progress):
         index = read_index(state.index(name), part.index_checksum)
-        with _open(vm, name, os.O_RDWR) as target:
+        with open_ram(vm, name, os.O_RDWR) as target:
             if part.packed:
                 memory.load_packed(target, index, part.codec, state.part(name), threads, told)
             else:
@@ -184,14 +150,6 @@ def mappable(manifest: Manifest) -> bool:
     return part is not None and not part.packed and not reports
 
 
-def is_mapped(vm: Vm) -> bool:
-    """Whether the VM's memory is a file's, read as it is touched. Raises InstanceGone."""
-    try:
-        return ram.mapped_file(vm.process.pid, vm.address_of(RAM, 0)) is not None
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise vm.gone() from error
-
-
 def require_room(folder: Path, needed: int) -> None:
     """Raises NoRoomForState before anything is written that would not fit."""
     found = os.statvfs(folder)
@@ -204,50 +162,12 @@ def require_room(folder: Path, needed: int) -> None:
         )
 
 
-@contextmanager
-def _open(vm: Vm, part: str, flags: int) -> Iterator[GuestMemory]:
-    """The RAM block that this part is of."""
-    block = _BLOCKS[part]
-    region = Region(block, blocks(vm)[block], vm.address_of(block, _ADDRESSES[block]))
-    with guest_memory(vm.process.pid, region, flags) as opened:
-        yield opened
-
-
-def _look(vm: Vm, source: GuestMemory, older: Sequence[Generation]) -> tuple[_Origin | None, Mask, Mask]:
-    """Where the memory comes from; the pages that are the process's own; those that may not be zero."""
-    pid, region = vm.process.pid, source.region
-    file = ram.mapped_file(pid, region.address)
-    origin = _origin(older, file, source.pages) if vm.process.incoming else None
-    own = ram.private(pid, region)
-    if file is None:
-        return origin, own, own
-    return origin, own, own | origin.table.listed() if origin else np.ones(source.pages, np.bool_)
-
-
-def _origin(older: Sequence[Generation], file: tuple[int, int] | None, pages: int) -> _Origin | None:
-    """Of the file that the process maps; else the newest: what is the same in it is found by its contents.
-
-    None where that state can't be relied on any more: all is written anew then.
-    """
-    for state in older:
-        try:
-            manifest = state.manifest()
-            part = manifest.parts.get(MEMORY)
-            if part is None or (file is not None and _identity(state.part(MEMORY)) != file):
-                continue
-            table = table_of(pages, read_index(state.index(MEMORY), part.index_checksum))
-            return _Origin(state, manifest.base or state.number, part, table)
-        except (StateDamaged, FileNotFoundError):
-            continue
-    return None
-
-
-def _write_delta(job: _Job, origin: _Origin, own: Mask, there: Mask) -> _Saved | None:
+def _write_delta(job: _Job, origin: Origin, own: Mask, there: Mask) -> _Saved | None:
     """What differs from the origin, whose memory is shared. None when that is too much."""
     listed = origin.table.listed()
     gone = np.flatnonzero(listed & ~there).astype(np.uint32)
     try:
-        index = _packed(job, DELTA, own, origin.table, gone, int(listed.sum() * _DELTA_SHARE))
+        index = _packed(job, DELTA, own, origin.table, gone, int(listed.sum() * DELTA_SHARE))
     except TooMuchChanged:
         job.state.part(DELTA).unlink()
         return None
@@ -273,7 +193,7 @@ def _write_whole(job: _Job, there: Mask, speed: DiskSpeed) -> _Saved:
 
 
 def _write_firmware(vm: Vm, state: Generation) -> Part:
-    with _open(vm, FIRMWARE, os.O_RDONLY) as source:
+    with open_ram(vm, FIRMWARE, os.O_RDONLY) as source:
         job = _Job(source, state, Packing(Codec.NONE), 1, _ignore)
         there, nothing = np.ones(source.pages, np.bool_), table_of(source.pages, memory.EMPTY)
         return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, memory.EMPTY.numbers, None), packed=True)
@@ -300,11 +220,6 @@ def _choose(source: GuestMemory, there: Mask, how: Saving) -> Packing:
         source.read(page, sample)
         samples.append(bytes(sample))
     return codec.choose(samples, how.speed.write_rate(), os.cpu_count() or 1)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return (found.st_dev, found.st_ino)
 
 
 def _room(state: Generation, name: str) -> int:

@@ -121,13 +121,19 @@ def parts(config: Config) -> Parts:
     _prepare(config)
     images = ImageStore(config.state_dir / "images")
     layout = Layout(config.state_dir)
-    guest = QemuGuest(lambda i: layout.instance(i).agent_socket, config.network.interface, config.network.gateway)
+    guest = QemuGuest(
+        lambda i: layout.instance(i).agent_socket,
+        config.network.interface,
+        config.network.gateway,
+        link_up=lambda i: backend.vms.require(i).set_link(up=True),
+    )
     bridge = network(config)
     settings = _qemu_settings(config)
     backend = make_backend(settings, images, config_drive_image, bridge, guest)
     ledger, journal, inventory, history = open_records(config.state_dir)
     return Parts(
         hypervisor=backend.hypervisor,
+        gangs=backend.gangs,
         suspension=backend.suspension,
         states=backend.states,
         guest=guest,

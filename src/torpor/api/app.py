@@ -5,7 +5,20 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from torpor.api import daemon, doctor, events, hosts, images, instances, names, operations, problems, states, workloads
+from torpor.api import (
+    daemon,
+    doctor,
+    events,
+    hosts,
+    images,
+    instances,
+    names,
+    operations,
+    problems,
+    snapshots,
+    states,
+    workloads,
+)
 from torpor.api.daemon import Lifecycle
 from torpor.api.schemas.problem import ProblemSchema
 from torpor.engine.service import Service
@@ -30,7 +43,7 @@ def create_app(service: Service, lifecycle: Lifecycle) -> FastAPI:
     )
     problems.translate(app)
     v1 = APIRouter(prefix="/v1", responses=FAILURE)
-    for noun in (workloads, instances, images, hosts, names, events, operations, states, doctor):
+    for noun in (workloads, instances, images, hosts, names, events, operations, states, snapshots, doctor):
         v1.include_router(noun.routes(service))
     v1.include_router(daemon.routes(service, lifecycle))
     app.include_router(v1)

@@ -15,4 +15,8 @@ def routes(service: Service) -> APIRouter:
     def list_operations(limit: Annotated[int, Query(ge=1, le=10_000)] = 20) -> OperationsSchema:
         return OperationsSchema(operations=[OperationSchema.of(view) for view in service.operations(limit)])
 
+    @router.get("/operations/{id}")
+    def show_operation(id: str) -> OperationSchema:
+        return OperationSchema.of(service.operation(id))
+
     return router

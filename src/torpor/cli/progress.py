@@ -1,7 +1,7 @@
 """What is shown while something is waited for: a line that moves on a terminal, else one line a change."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -71,14 +71,21 @@ def describe(workload: Document) -> tuple[str, str, int, int]:
     if operation is None:
         waiting = workload["waiting_for"]
         return (f"{workload['name']} is {workload['state']}" + (f", waiting: {waiting}" if waiting else ""), "", 0, 0)
-    headline = f"{workload['name']}: {'undoing ' if operation['status'] == 'undoing' else ''}{operation['kind']}"
+    names = {instance["id"]: instance["name"] for instance in workload["instances"]}
+    return describe_operation(operation, workload["name"], names)
+
+
+def describe_operation(
+    operation: Document, workload: str, names: Mapping[str, str] | None = None
+) -> tuple[str, str, int, int]:
+    """The same of an operation alone; `names` are those of the instances, by id."""
+    headline = f"{workload}: {'undoing ' if operation['status'] == 'undoing' else ''}{operation['kind']}"
     if operation["predicted_seconds"]:
         headline += f", about {show_seconds(operation['predicted_seconds'])} in all"
-    return headline, _step(operation, workload), operation["bytes_done"], operation["bytes_total"]
+    return headline, _step(operation, names or {}), operation["bytes_done"], operation["bytes_total"]
 
 
-def _step(operation: Document, workload: Document) -> str:
-    names = {instance["id"]: instance["name"] for instance in workload["instances"]}
+def _step(operation: Document, names: Mapping[str, str]) -> str:
     for step in operation["steps"]:
         if step["status"] == "intended":
             whom = names.get(step["instance"], "")

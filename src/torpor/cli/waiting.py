@@ -17,6 +17,11 @@ PATIENCE = 30.0
 Arrived = Callable[[Document], bool]
 
 
+def active(workload: Document) -> bool:
+    """It runs, or has run to its end."""
+    return workload["state"] in ("active", "done")
+
+
 def interrupted(sentence: str) -> Reported:
     """Somebody pressed Ctrl-C; only the waiting has ended."""
     return Reported(sentence + ".", INTERRUPTED)

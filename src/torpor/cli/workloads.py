@@ -10,7 +10,7 @@ from torpor.cli import workload_tables as tables
 from torpor.cli.client import Document, segment
 from torpor.cli.quantities import disk, duration, memory
 from torpor.cli.session import DryRun, Json, Session, session
-from torpor.cli.waiting import Wait, operation_ids
+from torpor.cli.waiting import Wait, active, operation_ids
 from torpor.domain.errors import Invalid
 
 Name = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name of the workload.")]
@@ -23,10 +23,6 @@ def _path(name: str) -> str:
 
 def _ended(workload: Document) -> bool:
     return bool(workload["state"] == "done")
-
-
-def _active(workload: Document) -> bool:
-    return workload["state"] in ("active", "done")
 
 
 def _suspended(workload: Document) -> bool:
@@ -77,7 +73,7 @@ def run(
         return None
     if not as_json:
         tables.notice_accepted(here, outcome)
-    final = Wait(here, name).until(_ended if command or duration else _active, quiet=as_json)
+    final = Wait(here, name).until(_ended if command or duration else active, quiet=as_json)
     here.print_json({**outcome, "workload": final}) if as_json else tables.print_arrived(here, final)
     return _exit_code(final)
 
@@ -118,7 +114,7 @@ def resume(
     known = operation_ids(here.client, name)
     outcome = here.client.post(f"{_path(name)}/resume")
     if wait:
-        outcome["workload"] = Wait(here, name, known).until(_active, as_json)
+        outcome["workload"] = Wait(here, name, known).until(active, as_json)
     here.print_json(outcome) if as_json else tables.print_arrived(here, outcome["workload"])
 
 

@@ -1,6 +1,7 @@
 """Guests seen from outside (ARP) and from inside (their agent)."""
 
 import base64
+import math
 import shlex
 import threading
 import time
@@ -15,12 +16,17 @@ from torpor.adapters.qemu.agent import AgentRefused, AgentSilent, Conversation, 
 from torpor.adapters.qemu.arp import has_address
 from torpor.domain.errors import BackendFailed
 from torpor.domain.ids import InstanceId
-from torpor.domain.instance import Execution, Instance
+from torpor.domain.instance import ClockGap, Execution, Instance
 
 _OUTPUT_BYTES = 64 * 1024
-_CLOSE_ENOUGH_SECONDS = 0.5
-"""A clock that is set under emulation, through two sockets and a serial line, is not set better than so."""
-_NOT_WORTH_A_JUMP_SECONDS = 0.05
+_FOLLOWS_SECONDS = 1.0
+"""A clock that is further off than this, and than half of what it was, does not follow."""
+_NOT_WORTH_A_JUMP_SECONDS = 0.03
+_CLOCK_ROUNDS = 3
+_CLOCK_QUESTIONS = 3
+_LONGEST_LEAD_SECONDS = 5.0
+_AWAKE_SECONDS = 15.0
+"""Until the agent of a guest that goes on from a snapshot is heard."""
 _SHORT, _LONG = 5.0, 20.0
 """Seconds for a question that the agent answers itself, and for one that runs a program in the guest."""
 
@@ -35,8 +41,13 @@ class QemuGuest:
         gateway: str,
         sync_seconds: float = 3.0,
         probe_seconds: float = 1.0,
+        link_up: Callable[[InstanceId], None] = lambda instance: None,
     ) -> None:
-        """`interface` is the host's link to the guests' Ethernet, `gateway` its address there."""
+        """`interface` is the host's link to the guests' Ethernet, `gateway` its address there.
+
+        `link_up` plugs a guest's network cable in.
+        """
+        self._link_up = link_up
         self._agent_socket = agent_socket
         self._interface = interface
         self._gateway = gateway
@@ -77,28 +88,52 @@ class QemuGuest:
             )
 
     def take_identity(self, instance: Instance, network_prefix: int, gateway: str) -> None:
-        raise BackendFailed("no snapshots yet")
+        """The agent may have to be waited for: the guest has just begun to run, and remembers another line."""
+        self._await_agent(instance.id)
+        with self._talk(instance.id) as talk:
+            found = talk.ask("guest-network-get-interfaces", _SHORT)
+            interface = interface_of(instance.mac, found) or only_interface(found)
+            if interface is None:
+                raise BackendFailed(
+                    f"{instance.name} can't be told who it is",
+                    detail="which of its interfaces is meant can't be told",
+                    remedy="make clones of guests with one network interface",
+                )
+            result = self._shell(talk, identifying(interface, instance, network_prefix, gateway))
+        if result.exit_code != 0:
+            raise BackendFailed(
+                f"{instance.name} could not be told who it is",
+                detail=" ".join(result.output.split())[-300:] or f"exit code {result.exit_code}",
+                remedy="look at the guest's network with `torpor console`",
+            )
+        self._link_up(instance.id)
 
-    def set_clock(self, instance: InstanceId, now: float) -> float:
-        """The gap is measured half way through the question; it is correct to half the time that this takes."""
+    def set_clock(self, instance: InstanceId, now: float) -> ClockGap:
+        """Set it, look how far off it still is, set it again with that much lead: a few rounds at most.
+
+        Gaps are correct to half the time that the question takes.
+        """
         began = time.monotonic()
 
         def host_time() -> float:
             return now + time.monotonic() - began
 
         with self._talk(instance) as talk:
-            behind = self._behind(talk, host_time)
-            if abs(behind) <= _NOT_WORTH_A_JUMP_SECONDS:
-                return behind
-            self._adjust(talk, host_time)
-            left = self._behind(talk, host_time)
-        if abs(left) > max(_CLOSE_ENOUGH_SECONDS, time.monotonic() - began):
+            behind = left = self._behind(talk, host_time)
+            lead = 0.0
+            for _ in range(_CLOCK_ROUNDS):
+                if abs(left) <= _NOT_WORTH_A_JUMP_SECONDS:
+                    break
+                self._adjust(talk, host_time() + lead)
+                left = self._behind(talk, host_time)
+                lead = min(_LONGEST_LEAD_SECONDS, max(0.0, lead + left))
+        if abs(left) > max(_FOLLOWS_SECONDS, abs(behind) / 2):
             raise BackendFailed(
                 "the guest's clock could not be set",
                 detail=f"it is still {left:.1f} s behind",
                 remedy="set it in the guest, or let it run a time service",
             )
-        return behind
+        return ClockGap(behind, left)
 
     def execute(self, instance: InstanceId, command: str) -> int:
         with self._talk(instance) as talk:
@@ -150,20 +185,51 @@ class QemuGuest:
                 raise BackendFailed("a command in the guest does not end", detail=command[:200])
             time.sleep(0.05)
 
+    def _await_agent(self, instance: InstanceId) -> None:
+        """Raises AgentSilent."""
+        give_up = time.monotonic() + _AWAKE_SECONDS
+        while True:
+            try:
+                with self._talk(instance):
+                    return
+            except AgentSilent:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.1)
+
     # --- clock ---
 
     def _behind(self, talk: Conversation, host_time: Callable[[], float]) -> float:
-        """Seconds by which the guest's clock is behind the host's."""
-        before = host_time()
-        guest = int(talk.ask("guest-get-time", _SHORT)) / 1e9
-        return (before + host_time()) / 2 - guest
+        """Seconds by which the guest's clock is behind the host's, by the quickest of a few answers."""
+        quickest, best = math.inf, 0.0
+        for _ in range(_CLOCK_QUESTIONS):
+            before = host_time()
+            guest = int(talk.ask("guest-get-time", _SHORT)) / 1e9
+            after = host_time()
+            if after - before < quickest:
+                quickest, best = after - before, (before + after) / 2 - guest
+            if quickest <= _NOT_WORTH_A_JUMP_SECONDS:
+                break
+        return best
 
-    def _adjust(self, talk: Conversation, host_time: Callable[[], float]) -> None:
+    def _adjust(self, talk: Conversation, moment: float) -> None:
         """By the agent, which wants a hwclock program in the guest; where there is none, by `date`."""
         try:
-            talk.ask("guest-set-time", _LONG, time=int(host_time() * 1e9))
+            talk.ask("guest-set-time", _LONG, time=int(moment * 1e9))
         except AgentRefused:
-            self._shell(talk, f"date -u -s @{host_time():.3f} || date -u -s @{host_time():.0f}")
+            self._shell(talk, setting_clock(moment))
+
+
+def setting_clock(moment: float) -> str:
+    """A shell command that sets the clock to `moment`, seconds since the epoch.
+
+    A `date` that takes whole seconds only is called when the next one begins.
+    """
+    whole = math.ceil(moment)
+    return (
+        f"date -u -s @{moment:.3f} || {{ sleep {whole - moment:.3f} && date -u -s @{whole}; }} "
+        f"|| date -u -s @{moment:.0f}"
+    )
 
 
 def interface_addresses(interfaces: Sequence[Mapping[str, Any]]) -> Sequence[str]:
@@ -195,6 +261,30 @@ def assigning(interface: str, address: str, prefix: int, gateway: str) -> str:
         f"[ $a = {wanted} ] || ip addr del $a dev {name} || :; done; "
         f"ip -4 addr show dev {name} | grep -q 'inet {wanted} ' || ip addr add {wanted} dev {name}; "
         f"ip route replace default via {IPv4Address(gateway)} dev {name}"
+    )
+
+
+def only_interface(interfaces: Sequence[Mapping[str, Any]]) -> str | None:
+    """Name of the one Ethernet interface; None where there are none or several."""
+    names = [str(i["name"]) for i in interfaces if _is_ethernet(i)]
+    return names[0] if len(names) == 1 else None
+
+
+def _is_ethernet(interface: Mapping[str, Any]) -> bool:
+    mac = str(interface.get("hardware-address", "00:00:00:00:00:00"))
+    return interface.get("name") != "lo" and mac.startswith("52:54:00:")
+
+
+def identifying(interface: str, instance: Instance, prefix: int, gateway: str) -> str:
+    """Shell commands that make a guest the instance: name, MAC, address; iproute2 or busybox. Can be repeated.
+
+    What was a route by the old address goes with it. The name is kept where the guest keeps names.
+    """
+    name, host = shlex.quote(interface), shlex.quote(instance.name)
+    return (
+        f"set -e; hostname {host}; if [ -f /etc/hostname ]; then echo {host} > /etc/hostname; fi; "
+        f"ip link set {name} down; ip link set {name} address {shlex.quote(instance.mac)}; "
+        f"{assigning(interface, instance.address, prefix, gateway)}"
     )
 
 

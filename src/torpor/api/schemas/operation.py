@@ -16,6 +16,8 @@ class StepSchema(BaseModel):
     started_at: float | None
     ended_at: float | None
     detail: str
+    skew_seconds: float | None
+    """Between the first instance's standstill (or going on) and the last one's; null where it is not one instant."""
 
     @classmethod
     def of(cls, step: Step) -> "StepSchema":
@@ -27,6 +29,7 @@ class StepSchema(BaseModel):
             started_at=step.started_at,
             ended_at=step.ended_at,
             detail=step.detail,
+            skew_seconds=step.skew,
         )
 
 
@@ -37,6 +40,8 @@ class OperationSchema(BaseModel):
     """Name of the workload."""
     status: OperationStatus
     reason: str
+    snapshot: str
+    """Name of the snapshot that it is about; empty where it is not about one."""
     created_at: float
     ended_at: float | None
     predicted_seconds: float | None
@@ -44,6 +49,8 @@ class OperationSchema(BaseModel):
     bytes_total: int
     """Of the step that is under way; 0 where it moves no bytes."""
     problem: ProblemSchema | None
+    skew_seconds: float | None
+    """How far from one instant the gang stood still, or ran on; null where it did not, or one stood still before."""
     steps: list[StepSchema]
 
     @classmethod
@@ -55,12 +62,14 @@ class OperationSchema(BaseModel):
             workload=operation.workload_name,
             status=operation.status,
             reason=operation.reason,
+            snapshot=operation.snapshot,
             created_at=operation.created_at,
             ended_at=operation.ended_at,
             predicted_seconds=operation.predicted_seconds,
             bytes_done=view.bytes_done,
             bytes_total=view.bytes_total,
             problem=ProblemSchema.maybe(operation.problem),
+            skew_seconds=max((s.skew for s in operation.steps if s.skew is not None), default=None),
             steps=[StepSchema.of(step) for step in operation.steps],
         )
 

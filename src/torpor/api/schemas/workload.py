@@ -12,6 +12,7 @@ from torpor.domain.workload import Flavor, WorkloadState
 from torpor.engine.views import Accepted, RunRequest, WorkloadView
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 Mebibytes = Annotated[int, Field(ge=1, le=2**40)]
 
 
@@ -27,7 +28,7 @@ class RunBody(BaseModel):
     disk_mb: Annotated[int, Field(ge=0, le=2**40)] = 0
     """0: as large as the image."""
     count: Count = 1
-    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    priority: Priority = 0
     preemptible: bool = False
     protect: bool = False
     duration_seconds: Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)] | None = None

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: it starts VMs and name servers, so it must be run as root", file=sys.stderr)
         return 1
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background too: guests and files are to be cleared away
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     console = Console(highlight=False)
     return _names(arguments, console) if arguments.kind == "names" else _states(arguments, console)
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class LibvirtVm:
     def __init__(self, bench: Bench, cell: Cell, formats: Sequence[str]) -> None:
         self._cell = cell
         self._formats = formats
-        folder = bench.folder / "v"
+        self._folder = folder = bench.folder / "v"
         self._host = LibvirtHost(folder)
         self._console = folder / "console.log"
         self._console.touch()
@@ -86,22 +87,18 @@ class LibvirtVm:
         self._host.virsh("define", str(self._described(bench, folder)))
 
     def take_turn(self, turn: Turn) -> None:
-        self._host.use("raw")
-        if self._asleep:
-            self._wake("start", _DOMAIN)
-        else:
+        if not self._asleep:
             self._host.virsh("start", _DOMAIN)
             self._talk.await_boot()
             self._talk.ask(f"fill {self._cell.data_mb}")
-        self._managed(turn)
+            self._managed_save(turn)
+        self._start(turn)
         self._direct(turn, "raw")
         for format in self._formats:
-            self._host.virsh("managedsave", _DOMAIN)
             self._host.use(format)
-            self._host.virsh("start", _DOMAIN)
             self._direct(turn, format)
-        self._sleep("managedsave", _DOMAIN)
-        self._asleep = True
+            self._host.use("raw")
+        self._managed_save(turn)
 
     def close(self) -> None:
         for command in (("destroy", _DOMAIN), ("undefine", "--managed-save", _DOMAIN)):
@@ -110,12 +107,15 @@ class LibvirtVm:
             except GuestFailed:
                 continue  # it does not run
         self._host.stop()
+        shutil.rmtree(self._folder)
 
-    def _managed(self, turn: Turn) -> None:
+    def _managed_save(self, turn: Turn) -> None:
         saved = self._host.managed_saves / f"{_DOMAIN}.save"
         turn.add(MANAGED, Measure.SUSPEND, self._sleep("managedsave", _DOMAIN, file=saved))
         turn.add(MANAGED, Measure.SUSPEND_BYTES, saved.stat().st_blocks * 512)
+        self._asleep = True
 
+    def _start(self, turn: Turn) -> None:
         started = self._wake("start", _DOMAIN)
         # The guest's own account of the reading: what the daemon takes to find the agent again does not count.
         read = float(self._talk.ask("read")["seconds"])
@@ -132,14 +132,13 @@ class LibvirtVm:
         turn.add(name, Measure.RESTORE, self._wake("restore", "--bypass-cache", str(self._file)))
         self._file.unlink()
 
-    def _sleep(self, *command: str, file: Path | None = None) -> float:
+    def _sleep(self, *command: str, file: Path) -> float:
         """Seconds until the file is durable and the process is gone."""
         process = psutil.Process(self._pid())
 
         def save() -> None:
             self._host.virsh(*command)
-            if file:
-                sync_file(file)
+            sync_file(file)
             process.wait(60)
 
         return seconds(save)

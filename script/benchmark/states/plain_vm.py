@@ -49,17 +49,12 @@ class PlainVm:
         self._talk = Talk(_Shell(self._folder / "agent.sock"))
 
     def take_turn(self, turn: Turn) -> None:
-        if self._stream.exists():
-            drop_caches()
-            self._wake()
-        else:
+        if not self._stream.exists():
             self._boot(turn)
-        taken = seconds(self._sleep)
-        turn.add(NAME, Measure.SUSPEND, taken)
-        turn.add(NAME, Measure.SUSPEND_BYTES, self._stream.stat().st_blocks * 512)
+            self._save(turn)
         drop_caches()
         turn.add(NAME, Measure.RESTORE, until_first_tick(self._wake, self._console))
-        self._sleep()
+        self._save(turn)
 
     def close(self) -> None:
         if self._process:
@@ -76,6 +71,10 @@ class PlainVm:
             done = self._talk.ask(f"work {WORK_COUNT}")
             turn.add(FRESH, Measure.WORK, done["first"])
             turn.add(FRESH, Measure.WORK_AGAIN, done["second"])
+
+    def _save(self, turn: Turn) -> None:
+        turn.add(NAME, Measure.SUSPEND, seconds(self._sleep))
+        turn.add(NAME, Measure.SUSPEND_BYTES, self._stream.stat().st_blocks * 512)
 
     def _sleep(self) -> None:
         self._execute("stop")

@@ -8,6 +8,7 @@ from typing import Any
 
 from torpor.adapters.fakes import (
     FakeBatchSystem,
+    FakeGangs,
     FakeGuest,
     FakeHypervisor,
     FakeImages,
@@ -127,9 +128,11 @@ class EngineOnFakes:
     def start(self) -> None:
         """A new daemon on the world and the records as they are."""
         dying = self.counter
+        world = Dying(self.world, dying, HOST_ACTS)
         self.parts = Parts(
-            hypervisor=Dying(self.world, dying, HOST_ACTS),
-            suspension=Dying(self.world, dying, HOST_ACTS),
+            hypervisor=world,
+            gangs=FakeGangs(world, self.clock),
+            suspension=world,
             states=self.states,
             guest=Dying(self.guest, dying, GUEST_ACTS),
             names=self.names,

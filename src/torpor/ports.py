@@ -246,7 +246,7 @@ class Guest(Protocol):
         ...
 
     def set_clock(self, instance: InstanceId, now: float) -> ClockGap:
-        """Set the guest's clock to `now`, and look how well that went. Raises BackendFailed where it does not follow."""
+        """Set the guest's clock to `now`, and look how well that went. Raises BackendFailed."""
         ...
 
     def execute(self, instance: InstanceId, command: str) -> int:

@@ -242,6 +242,8 @@ def test_every_field_is_kept(inventory: Inventory) -> None:
         command_pid=77,
         exit_code=0,
         problem=problem,
+        clock_off=-0.25,
+        clock_detail='it\'s "behind"',
     )
     assert_nothing_is_default(full)
     assert_nothing_is_default(its_instance)

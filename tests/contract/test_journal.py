@@ -88,7 +88,7 @@ def test_intent_and_outcome_stand_in_the_step_and_nowhere_else(journal: Journal)
 def test_a_new_intent_wipes_the_old_outcome(journal: Journal) -> None:
     journal.begin(operation())
     journal.intend(OP, 0, 10.0)
-    journal.record(OP, 0, StepStatus.DONE, 11.0, "5 MiB")
+    journal.record(OP, 0, StepStatus.DONE, 11.0, "5 MiB", 0.002)
     journal.intend(OP, 0, 20.0)
     assert journal.get(OP).steps[0] == Step(0, StepKind.SAVE, InstanceId("i0"), StepStatus.INTENDED, 20.0)
 
@@ -182,7 +182,7 @@ def test_threads_that_write_at_once_lose_nothing(journal: Journal) -> None:
 
 
 def test_every_field_is_kept(journal: Journal) -> None:
-    step = Step(0, StepKind.SPEND, InstanceId("i"), StepStatus.UNDONE, 0.1, 2.5e9 + 1 / 3, 'it\'s "so": ü\n%s')
+    step = Step(0, StepKind.SPEND, InstanceId("i"), StepStatus.UNDONE, 0.1, 2.5e9 + 1 / 3, 'it\'s "so": ü\n%s', 1 / 3)
     full = Operation(
         id=OP,
         kind=OperationKind.RESUME,

@@ -42,10 +42,18 @@ class DeadlyJournal:
         self._journal.intend(operation, step, at)
         self._trap("intended", operation, step)
 
-    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
+    def record(
+        self,
+        operation: OperationId,
+        step: int,
+        status: StepStatus,
+        at: float,
+        detail: str = "",
+        skew: float | None = None,
+    ) -> None:
         if status is StepStatus.DONE:
             self._trap("acted", operation, step)
-        self._journal.record(operation, step, status, at, detail)
+        self._journal.record(operation, step, status, at, detail, skew)
         if status is StepStatus.DONE:
             self._trap("recorded", operation, step)
 

@@ -79,10 +79,18 @@ class TrappedJournal:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
+    def record(
+        self,
+        operation: OperationId,
+        step: int,
+        status: StepStatus,
+        at: float,
+        detail: str = "",
+        skew: float | None = None,
+    ) -> None:
         if status is StepStatus.DONE and self._journal.get(operation).steps[step].kind is StepKind.RUN_ON:
             self._trap()
-        self._journal.record(operation, step, status, at, detail)
+        self._journal.record(operation, step, status, at, detail, skew)
 
 
 def kill_qemu(parts: Parts, name: str) -> None:

@@ -13,6 +13,7 @@ from tests.functional.canned import CannedService
 from torpor import daemon, log
 from torpor.adapters.fakes import (
     FakeBatchSystem,
+    FakeGangs,
     FakeGuest,
     FakeHypervisor,
     FakeImages,
@@ -57,6 +58,7 @@ def parts_on_fakes(clock: Clock, failing: str | None) -> Parts:
         world.faults.fail(failing, error=error, times=99)
     return Parts(
         hypervisor=world,
+        gangs=FakeGangs(world, clock),
         suspension=world,
         states=FakeStateStore(world),
         guest=guest,

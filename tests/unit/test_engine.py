@@ -177,10 +177,18 @@ class BrittleJournal(FakeJournal):
     broken = False
     at: tuple[StepKind, ...] = ()
 
-    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
+    def record(
+        self,
+        operation: OperationId,
+        step: int,
+        status: StepStatus,
+        at: float,
+        detail: str = "",
+        skew: float | None = None,
+    ) -> None:
         if self.broken and self.get(operation).steps[step].kind in self.at:
             raise BackendFailed("the journal can't be written")
-        super().record(operation, step, status, at, detail)
+        super().record(operation, step, status, at, detail, skew)
 
 
 @pytest.mark.parametrize("step", [StepKind.PAUSE, StepKind.SAVE])

@@ -6,7 +6,7 @@ from torpor.adapters.fakes import FakeBatchSystem, FakeGuest, FakeHypervisor, Fa
 from torpor.domain.capacity import Resources
 from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, NoRoomForState, StateDamaged
 from torpor.domain.ids import InstanceId, WorkloadId
-from torpor.domain.instance import BackendState, Instance, InstanceSpec, NetworkConfig, StateStatus
+from torpor.domain.instance import BackendState, ClockGap, Instance, InstanceSpec, NetworkConfig, StateStatus
 from torpor.domain.naming import NameRecord
 from torpor.domain.workload import Flavor
 
@@ -221,8 +221,8 @@ def test_a_guests_clock_stands_still_while_it_sleeps(host: FakeHypervisor, clock
     sleep(host, spec())
     clock.advance(60)
     wake(host, spec())
-    assert guest.set_clock(A, clock.now()) == 60.0
-    assert guest.set_clock(A, clock.now()) == 0.0
+    assert guest.set_clock(A, clock.now()) == ClockGap(60.0, 0.0)
+    assert guest.set_clock(A, clock.now()) == ClockGap(0.0, 0.0)
 
 
 def test_a_command_sleeps_with_its_guest_and_its_result_is_told_once(host: FakeHypervisor, clock: ManualClock) -> None:

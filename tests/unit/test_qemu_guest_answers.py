@@ -132,15 +132,20 @@ def played(tmp_path: Path) -> Iterator[Played]:
 
 
 class ClockOfGuest:
-    """A guest's clock and the two ways to set it."""
+    """A guest's clock and the two ways to set it, each a while after it was asked for."""
 
-    def __init__(self, behind: float, by_agent: bool = True, by_date: bool = True) -> None:
+    def __init__(
+        self, behind: float, by_agent: bool = True, by_date: bool = True, fractions: bool = True, slow: float = 0.0
+    ) -> None:
         self._offset = -behind
-        self._by_agent, self._by_date = by_agent, by_date
+        self._by_agent, self._by_date, self._fractions, self._slow = by_agent, by_date, fractions, slow
         self.commands: list[str] = []
 
     def now(self) -> float:
         return time.time() + self._offset
+
+    def off(self) -> float:
+        return abs(self._offset)
 
     def __call__(self, name: str, arguments: dict[str, Any]) -> object:
         if name == "guest-get-time":
@@ -148,15 +153,26 @@ class ClockOfGuest:
         if name == "guest-set-time":
             if not self._by_agent:
                 raise Refusal
-            self._offset += arguments["time"] / 1e9 - self.now()
+            self._set(arguments["time"] / 1e9)
             return {}
         if name == "guest-exec":
-            command = arguments["arg"][1]
-            self.commands.append(command)
+            self.commands.append(arguments["arg"][1])
             if self._by_date:
-                self._offset += float(command.split("@")[1].split()[0]) - self.now()
+                self._date(self.commands[-1])
             return {"pid": 1}
         return {"exited": True, "exitcode": 0 if self._by_date else 1}
+
+    def _date(self, command: str) -> None:
+        exact, _, rest = command.partition("||")
+        if self._fractions:
+            self._set(float(exact.split("@")[1]))
+        else:
+            time.sleep(float(rest.split("sleep")[1].split()[0]))
+            self._set(float(rest.split("@")[1].split(";")[0]))
+
+    def _set(self, moment: float) -> None:
+        time.sleep(self._slow)
+        self._offset = moment - time.time()
 
 
 @pytest.mark.parametrize("by_agent", [True, False])
@@ -166,9 +182,26 @@ def test_a_clock_is_set_and_the_gap_told(played: Played, behind: float, by_agent
 
     gap = played(clock).set_clock(ID, time.time())
 
-    assert gap == pytest.approx(behind, abs=5)
+    assert gap.behind == pytest.approx(behind, abs=5)
     assert clock.now() == pytest.approx(time.time(), abs=5)
     assert bool(clock.commands) is not by_agent
+
+
+def test_what_the_setting_itself_takes_is_made_good(played: Played) -> None:
+    clock = ClockOfGuest(3600.0, slow=0.4)
+
+    gap = played(clock).set_clock(ID, time.time())
+
+    assert clock.off() < 0.2, "without a lead it would be 0.4 s and more"
+    assert gap.left == pytest.approx(0.0, abs=0.2)
+
+
+def test_a_date_that_knows_whole_seconds_only_is_called_when_one_begins(played: Played) -> None:
+    clock = ClockOfGuest(3600.0, by_agent=False, fractions=False)
+
+    played(clock).set_clock(ID, time.time())
+
+    assert clock.off() < 0.25, "half a second would be as good as chance"
 
 
 def test_a_clock_that_does_not_follow_is_reported(played: Played) -> None:

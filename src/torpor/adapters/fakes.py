@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from torpor.adapters.fakes_faults import Faults
+from torpor.adapters.fakes_gangs import FakeGangs
 from torpor.adapters.fakes_host import FakeHost, GuestMemory, GuestProcess, HostFaults
 from torpor.adapters.fakes_hypervisor import FakeHypervisor
 from torpor.adapters.fakes_snapshots import FakeSnapshots
@@ -17,12 +18,13 @@ from torpor.adapters.fakes_states import FakeStateStore
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, NotFound
 from torpor.domain.ids import InstanceId
 from torpor.domain.image import Image, ImageKind
-from torpor.domain.instance import BackendState, Execution, Instance, InstanceSpec
+from torpor.domain.instance import BackendState, ClockGap, Execution, Instance, InstanceSpec
 from torpor.domain.naming import NameRecord
 from torpor.ports import Check, Clock
 
 __all__ = [
     "FakeBatchSystem",
+    "FakeGangs",
     "FakeGuest",
     "FakeHost",
     "FakeHypervisor",
@@ -118,13 +120,13 @@ class FakeGuest:
             vm.memory = replace(vm.memory, owner=instance.id)
             vm.link_up = True
 
-    def set_clock(self, instance: InstanceId, now: float) -> float:
+    def set_clock(self, instance: InstanceId, now: float) -> ClockGap:
         with self._faults.around("set_clock", instance), self._hypervisor.model.lock:
             memory = self._ask(instance)
             behind = now - (memory.clock_base + memory.counter)
             vm = self._hypervisor.model.vms[instance]
             vm.memory = replace(vm.memory, clock_base=now - memory.counter)
-            return behind
+            return ClockGap(behind, 0.0)
 
     def execute(self, instance: InstanceId, command: str) -> int:
         with self._faults.around("execute", instance), self._hypervisor.model.lock:

@@ -81,11 +81,19 @@ class FakeJournal:
         self._change_step(
             operation,
             step,
-            lambda s: replace(s, status=StepStatus.INTENDED, started_at=at, ended_at=None, detail=""),
+            lambda s: replace(s, status=StepStatus.INTENDED, started_at=at, ended_at=None, detail="", skew=None),
         )
 
-    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
-        self._change_step(operation, step, lambda s: replace(s, status=status, ended_at=at, detail=detail))
+    def record(
+        self,
+        operation: OperationId,
+        step: int,
+        status: StepStatus,
+        at: float,
+        detail: str = "",
+        skew: float | None = None,
+    ) -> None:
+        self._change_step(operation, step, lambda s: replace(s, status=status, ended_at=at, detail=detail, skew=skew))
 
     def turn_back(self, operation: OperationId, problem: Problem) -> None:
         self._change(operation, lambda o: replace(o, status=OperationStatus.UNDOING, problem=problem))

@@ -122,6 +122,8 @@ def _print_instances(here: Session, instances: list[Document]) -> None:
     for i in instances:
         if i["address_detail"]:
             here.say(f"{i['name']}: {i['address_detail']}")
+        if i["clock_detail"]:
+            here.say(f"{i['name']}: when it last ran on, its clock: {i['clock_detail']}")
         if i["problem"]:
             here.say(f"{i['name']}: {error_of(i['problem'])}")
 

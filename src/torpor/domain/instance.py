@@ -41,6 +41,10 @@ class Instance:
     exit_code: int | None = None
     """The command's exit code once it has finished."""
     problem: Problem | None = None
+    clock_off: float | None = None
+    """Seconds by which its clock was behind the host's right after it last ran on from a saved state."""
+    clock_detail: str = ""
+    """How that came about, in words."""
 
 
 class BackendState(StrEnum):
@@ -159,6 +163,16 @@ class Snapshot:
     """How long the VM stood still for it."""
     stored_bytes: int
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockGap:
+    """A guest's clock beside the host's. Seconds; below 0 where it is ahead."""
+
+    behind: float
+    """Before it was set."""
+    left: float
+    """Afterwards; correct to half the time that the question took."""
 
 
 @dataclass(frozen=True, slots=True)

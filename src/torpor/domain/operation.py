@@ -84,6 +84,8 @@ class Step:
     started_at: float | None = None
     ended_at: float | None = None
     detail: str = ""
+    skew: float | None = None
+    """Seconds between the first and the last instance, of an act on the whole gang that should be one instant."""
 
 
 class OperationStatus(StrEnum):

@@ -25,7 +25,7 @@ from torpor.domain.workload import WorkloadState
 from torpor.engine.operations import may_turn_back
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
-from torpor.engine.scene import Scene
+from torpor.engine.scene import Done, Scene
 from torpor.engine.steps import Steps
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Executor:
             return  # once all is saved it is only released, and that needs no disk
         scene = self._steps.scene(operation, lambda done, total: None)
         with suppress(TorporError):
-            self._steps.let_run(scene)
+            self._steps.gang.let_run(scene)
 
     # --- forward ---
 
@@ -114,7 +114,7 @@ class Executor:
             self._finish(operation, OperationStatus.UNDONE)
 
     def _take(
-        self, operation: Operation, step: Step, act: Callable[[Step, Scene], str], done: StepStatus
+        self, operation: Operation, step: Step, act: Callable[[Step, Scene], Done], done: StepStatus
     ) -> Problem | None:
         """One act between its two records. Returns what went wrong."""
         journal, clock = self._parts.journal, self._parts.clock
@@ -122,16 +122,16 @@ class Executor:
         if done is StepStatus.DONE:
             journal.intend(operation.id, step.index, clock.now())
         try:
-            detail = self._act(operation, step, act)
+            told = self._act(operation, step, act)
         except Exception as error:  # whatever an act raises must lead to a defined end of the operation
             problem = as_problem(error)
             if done is StepStatus.DONE:
                 journal.record(operation.id, step.index, StepStatus.FAILED, clock.now(), problem.sentence)
             return problem
-        journal.record(operation.id, step.index, done, clock.now(), detail)
+        journal.record(operation.id, step.index, done, clock.now(), told.detail, told.skew)
         return None
 
-    def _act(self, operation: Operation, step: Step, act: Callable[[Step, Scene], str]) -> str:
+    def _act(self, operation: Operation, step: Step, act: Callable[[Step, Scene], Done]) -> Done:
         def progress(done: int, total: int) -> None:
             self._progress[operation.id] = (done, total)
 
@@ -140,7 +140,7 @@ class Executor:
             scene = self._steps.scene(self._parts.journal.get(operation.id), progress)
         except NotFound:
             if operation.kind is OperationKind.DELETE:
-                return "the workload is out of the records"
+                return Done("the workload is out of the records")
             raise
         return act(step, scene)
 

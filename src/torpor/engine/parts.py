@@ -9,6 +9,7 @@ from torpor.ports import (
     BatchSystem,
     Clock,
     Diagnostics,
+    Gangs,
     Guest,
     History,
     Hypervisor,
@@ -28,6 +29,7 @@ class Parts:
     """The ports, bound. The engine gets them here and nowhere else."""
 
     hypervisor: Hypervisor
+    gangs: Gangs
     suspension: Suspension
     states: StateStore
     guest: Guest

@@ -12,6 +12,15 @@ from torpor.ports import Progress
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """What an act has to tell for the record."""
+
+    detail: str = ""
+    skew: float | None = None
+    """Seconds between the first and the last instance, where it should have been one instant."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """The operation's workload and instances as the records have them now."""
 

@@ -5,19 +5,19 @@ call converges), so that it may be repeated after a crash. Acts return a clause 
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from torpor.domain.capacity import Claim, ClaimKind, Resources
-from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TorporError
+from torpor.domain.errors import BackendFailed, NotFound
 from torpor.domain.ids import InstanceId
-from torpor.domain.instance import AddressState, BackendState, Instance, StateStatus
+from torpor.domain.instance import AddressState, BackendState, Instance
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationKind, Step, StepKind
 from torpor.domain.plan import state_room_mb
 from torpor.domain.workload import WorkloadState
+from torpor.engine.gang_steps import GangSteps, paused_at
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
-from torpor.engine.scene import Scene, spec_of
+from torpor.engine.scene import Done, Scene, spec_of
 from torpor.engine.snapshot_steps import SnapshotSteps
 from torpor.engine.state_claims import StateClaims
 from torpor.ports import Progress
@@ -35,18 +35,19 @@ class Steps:
         self._records = records
         self._settings = settings
         self._claims = StateClaims(parts, settings)
+        gang = self.gang = GangSteps(parts, records)
         snapshots = self._snapshots = SnapshotSteps(parts, records, settings)
-        self._acts: dict[StepKind, Callable[[Scene], str]] = {
+        self._acts: dict[StepKind, Callable[[Scene], str | Done]] = {
             StepKind.CLAIM_COMPUTE: self._claim_compute,
             StepKind.PUBLISH_NAMES: self._publish_names,
             StepKind.CLAIM_STATE: self._claim_state,
             StepKind.TELL_BATCH_SYSTEM: self._tell_batch_system,
-            StepKind.PAUSE: self._pause,
+            StepKind.PAUSE: gang.pause,
             StepKind.RELEASE_COMPUTE: self._release_compute,
             StepKind.SETTLE_STATE: self._settle,
             StepKind.SPEND: self._spend,
-            StepKind.RUN_ON: self._run_on,
-            StepKind.CONFIRM: self._confirm,
+            StepKind.RUN_ON: gang.run_on,
+            StepKind.CONFIRM: gang.confirm,
             StepKind.WITHDRAW_NAMES: self._withdraw_names,
             StepKind.RELEASE_ALL: self._release_all,
             StepKind.FORGET: self._forget,
@@ -69,11 +70,11 @@ class Steps:
             StepKind.IDENTIFY: snapshots.identify,
             StepKind.REMOVE_SNAPSHOT: snapshots.remove,
         }
-        self._undos: dict[StepKind, Callable[[Scene], str]] = {
+        self._undos: dict[StepKind, Callable[[Scene], str | Done]] = {
             StepKind.CLAIM_COMPUTE: self._unclaim_compute,
             StepKind.CLAIM_STATE: self._fit_state_claims,
             StepKind.TELL_BATCH_SYSTEM: self._tell_awake,
-            StepKind.PAUSE: self.let_run,
+            StepKind.PAUSE: gang.let_run,
             StepKind.CLAIM_SNAPSHOT: snapshots.settle,
             StepKind.TAKE_SNAPSHOT: snapshots.remove_all,
         }
@@ -93,17 +94,17 @@ class Steps:
             progress,
         )
 
-    def do(self, step: Step, scene: Scene) -> str:
+    def do(self, step: Step, scene: Scene) -> Done:
         if step.instance is None:
-            return self._acts[step.kind](scene)
-        return self._instance_acts[step.kind](scene, self._find(scene, step.instance))
+            return _done(self._acts[step.kind](scene))
+        return _done(self._instance_acts[step.kind](scene, self._find(scene, step.instance)))
 
-    def undo(self, step: Step, scene: Scene) -> str:
+    def undo(self, step: Step, scene: Scene) -> Done:
         """Take the step back; kinds that need no undoing are left as they are."""
         if step.instance is None:
-            return self._undos.get(step.kind, _nothing)(scene)
+            return _done(self._undos.get(step.kind, _nothing)(scene))
         undo = self._instance_undos.get(step.kind)
-        return undo(scene, self._find(scene, step.instance)) if undo else ""
+        return _done(undo(scene, self._find(scene, step.instance)) if undo else "")
 
     @staticmethod
     def _find(scene: Scene, id: InstanceId) -> Instance:
@@ -215,34 +216,6 @@ class Steps:
         self._parts.hypervisor.erase(instance.id)
         return ""
 
-    def _pause(self, scene: Scene) -> str:
-        clock = self._parts.clock
-        began = clock.now()
-        for instance in scene.instances:
-            self._parts.hypervisor.pause(instance.id)
-        return f"all paused within {(clock.now() - began) * 1000:.0f} ms"
-
-    def let_run(self, scene: Scene) -> str:
-        """Whoever can still run, runs; an instance that is gone is the reconciler's business."""
-        gone = []
-        for instance in scene.instances:
-            if self._has_no_process(instance):
-                gone.append(instance.name)
-                continue
-            newest = next(iter(self._parts.suspension.states(instance.id)), None)
-            if newest is not None and newest.status is StateStatus.WHOLE:
-                self._parts.suspension.spend(instance.id)  # it could not be dropped
-            try:
-                self._parts.hypervisor.run_on(instance.id)
-            except InstanceGone:
-                gone.append(instance.name)
-        return f"gone meanwhile: {', '.join(gone)}" if gone else ""
-
-    def _run_on(self, scene: Scene) -> str:
-        for instance in scene.instances:
-            self._parts.hypervisor.run_on(instance.id)
-        return ""
-
     # --- saved states ---
 
     def _save(self, scene: Scene, instance: Instance) -> str:
@@ -276,26 +249,6 @@ class Steps:
         for instance in scene.instances:
             self._parts.suspension.spend(instance.id)
         return ""
-
-    def _confirm(self, scene: Scene) -> str:
-        """Every instance was seen running; clocks are set where an agent answers."""
-        observed = self._parts.hypervisor.observe()
-        for instance in scene.instances:
-            seen = observed.get(instance.id)
-            if seen is None or seen.state is BackendState.ABSENT:
-                raise InstanceGone(f"instance {instance.name} ended right after it ran on")
-            if seen.state is not BackendState.RUNNING:
-                raise BackendFailed(f"instance {instance.name} does not run on", detail=f"it is {seen.state}")
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            return "; ".join(pool.map(self._set_clock, scene.instances))
-
-    def _set_clock(self, instance: Instance) -> str:
-        try:
-            gap = self._parts.guest.set_clock(instance.id, self._parts.clock.now())
-        except TorporError as error:
-            self._records.event("clock-not-set", instance.name, f"The guest's clock was not set: {error}")
-            return f"{instance.name}: clock not set"
-        return f"{instance.name}: clock was {gap:.2f} s behind"
 
     # --- records ---
 
@@ -364,11 +317,9 @@ class Steps:
         )
 
 
-def paused_at(operation: Operation, otherwise: float) -> float:
-    """When the gang stood still: a workload is not charged for the time that its saving takes."""
-    ends = [s.ended_at for s in operation.steps if s.kind is StepKind.PAUSE and s.ended_at]
-    return ends[0] if ends else otherwise
-
-
 def _nothing(scene: Scene) -> str:
     return ""
+
+
+def _done(told: str | Done) -> Done:
+    return told if isinstance(told, Done) else Done(told)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torpor.adapters.qemu.diagnostics import QemuDiagnostics
+from torpor.adapters.qemu.gangs import QemuGangs
 from torpor.adapters.qemu.layout import Layout
 from torpor.adapters.qemu.live_snapshots import QemuSnapshots
 from torpor.adapters.qemu.machine import QemuHypervisor, SoftShutdown
@@ -20,6 +21,7 @@ class QemuBackend:
     """The ports of one host, over the same VMs."""
 
     hypervisor: QemuHypervisor
+    gangs: QemuGangs
     suspension: QemuSuspension
     states: QemuStateStore
     diagnostics: QemuDiagnostics
@@ -46,6 +48,7 @@ def make_backend(
     hypervisor = QemuHypervisor(vms, config_drive, shutdown, guest_agent=shutdown is not None)
     return QemuBackend(
         hypervisor,
+        QemuGangs(vms),
         QemuSuspension(vms, config_drive, mechanism),
         QemuStateStore(vms),
         QemuDiagnostics(vms, config_drive),

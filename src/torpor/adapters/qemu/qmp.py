@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,15 @@ class Monitors:
         """The return values of those that answered in time."""
         return self._run(self._execute_on_all(sockets, command, timeout))
 
+    def execute_at_once(
+        self, sockets: Sequence[Path], command: str, event: str, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> Mapping[Path, float | BackendFailed]:
+        """The command to all at the same time, and when each said by this event that it was carried out.
+
+        Seconds since the epoch by QEMU's own clock, or what went wrong. All connections are made before.
+        """
+        return self._run(self._execute_at_once(sockets, command, event, timeout))
+
     def forget(self, socket: Path) -> None:
         """Close the connection, if there is one."""
         self._run(self._disconnect(socket))
@@ -76,19 +86,22 @@ class Monitors:
     async def _execute(
         self, socket: Path, command: str, arguments: Mapping[str, object] | None, fd: int | None, timeout: float
     ) -> Any:
+        async with self._explained(socket, command, timeout), asyncio.timeout(timeout):
+            client = await self._client(socket)
+            if fd is not None:
+                client.send_fd_scm(fd)
+            return await client.execute(command, arguments)
+
+    @asynccontextmanager
+    async def _explained(self, socket: Path, command: str, timeout: float) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(timeout):
-                client = await self._client(socket)
-                if fd is not None:
-                    client.send_fd_scm(fd)
-                return await client.execute(command, arguments)
+            yield
         except ExecuteError as error:
             raise CommandFailed(f"QEMU refused {command}", detail=str(error)) from error
         except (QMPError, OSError, EOFError) as error:
-            if isinstance(error, TimeoutError):
-                await self._disconnect(socket)
-                raise TimedOut(f"QEMU did not answer {command} within {timeout:g} s") from error
             await self._disconnect(socket)
+            if isinstance(error, TimeoutError):
+                raise TimedOut(f"QEMU did not answer {command} within {timeout:g} s") from error
             raise MonitorLost(f"QEMU's monitor was lost at {command}", detail=str(error)) from error
 
     async def _execute_on_all(self, sockets: Sequence[Path], command: str, timeout: float) -> Mapping[Path, Any]:
@@ -96,6 +109,27 @@ class Monitors:
             *(self._execute(socket, command, None, None, timeout) for socket in sockets), return_exceptions=True
         )
         return {socket: a for socket, a in zip(sockets, answers, strict=True) if not isinstance(a, BaseException)}
+
+    async def _execute_at_once(
+        self, sockets: Sequence[Path], command: str, event: str, timeout: float
+    ) -> Mapping[Path, float | BackendFailed]:
+        await asyncio.gather(*(self._client(socket) for socket in sockets), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self._execute_and_hear(socket, command, event, timeout) for socket in sockets), return_exceptions=True
+        )
+        told: dict[Path, float | BackendFailed] = {}
+        for socket, answer in zip(sockets, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, BackendFailed):
+                raise answer
+            told[socket] = answer
+        return told
+
+    async def _execute_and_hear(self, socket: Path, command: str, event: str, timeout: float) -> float:
+        async with self._explained(socket, command, timeout), asyncio.timeout(timeout):
+            client = await self._client(socket)
+            with client.listener(event) as heard:
+                await client.execute(command)
+                return _moment(await heard.get())
 
     async def _client(self, socket: Path) -> QMPClient:
         async with self._connecting.setdefault(socket, asyncio.Lock()):
@@ -118,6 +152,12 @@ class Monitors:
         client = self._clients.pop(socket, None)
         if client is not None:
             await _quietly(client.disconnect())
+
+
+def _moment(event: Mapping[str, Any]) -> float:
+    """When QEMU sent it, seconds since the epoch."""
+    stamp = event["timestamp"]
+    return float(stamp["seconds"]) + float(stamp["microseconds"]) / 1e6
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:

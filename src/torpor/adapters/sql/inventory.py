@@ -173,6 +173,8 @@ def _instance(row: Row[*tuple[Any, ...]]) -> Instance:
         command_pid=row.command_pid,
         exit_code=row.exit_code,
         problem=problems.from_json(row.problem),
+        clock_off=row.clock_off,
+        clock_detail=row.clock_detail,
     )
 
 
@@ -190,4 +192,6 @@ def _instance_values(instance: Instance) -> dict[str, object]:
         "command_pid": instance.command_pid,
         "exit_code": instance.exit_code,
         "problem": problems.to_json(instance.problem),
+        "clock_off": instance.clock_off,
+        "clock_detail": instance.clock_detail,
     }

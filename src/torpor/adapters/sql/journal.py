@@ -35,11 +35,21 @@ class SqlJournal:
 
     def intend(self, operation: OperationId, step: int, at: float) -> None:
         self._change_step(
-            operation, step, {"status": StepStatus.INTENDED.value, "started_at": at, "ended_at": None, "detail": ""}
+            operation,
+            step,
+            {"status": StepStatus.INTENDED.value, "started_at": at, "ended_at": None, "detail": "", "skew": None},
         )
 
-    def record(self, operation: OperationId, step: int, status: StepStatus, at: float, detail: str = "") -> None:
-        self._change_step(operation, step, {"status": status.value, "ended_at": at, "detail": detail})
+    def record(
+        self,
+        operation: OperationId,
+        step: int,
+        status: StepStatus,
+        at: float,
+        detail: str = "",
+        skew: float | None = None,
+    ) -> None:
+        self._change_step(operation, step, {"status": status.value, "ended_at": at, "detail": detail, "skew": skew})
 
     def turn_back(self, operation: OperationId, problem: Problem) -> None:
         self._change(operation, {"status": OperationStatus.UNDOING.value, "problem": problems.to_json(problem)})
@@ -155,6 +165,7 @@ def _step(row: Row[*tuple[Any, ...]]) -> Step:
         started_at=row.started_at,
         ended_at=row.ended_at,
         detail=row.detail,
+        skew=row.skew,
     )
 
 
@@ -168,4 +179,5 @@ def _step_values(operation: OperationId, step: Step) -> dict[str, object]:
         "started_at": step.started_at,
         "ended_at": step.ended_at,
         "detail": step.detail,
+        "skew": step.skew,
     }

@@ -105,6 +105,8 @@ instances = Table(
     Column("command_pid", Integer),
     Column("exit_code", Integer),
     Column("problem", JSON(none_as_null=True)),
+    Column("clock_off", Float),
+    Column("clock_detail", Text, nullable=False, server_default=""),
     UniqueConstraint("name", name="instances_name_free"),
     UniqueConstraint("address", name="instances_address_free"),
     UniqueConstraint("mac", name="instances_mac_free"),
@@ -147,6 +149,7 @@ steps = Table(
     Column("started_at", Float),
     Column("ended_at", Float),
     Column("detail", Text, nullable=False),
+    Column("skew", Float),
     PrimaryKeyConstraint("operation", "position", name="steps_position_free"),
 )
 

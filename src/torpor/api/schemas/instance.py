@@ -57,6 +57,10 @@ class InstanceSchema(BaseModel):
     """Of the workload's command in this guest, once it has finished."""
     console_log: str
     problem: ProblemSchema | None
+    clock_off_seconds: float | None
+    """By how much the guest's clock was behind the host's right after it last ran on from a saved state."""
+    clock_detail: str
+    """How that came about."""
     states: list[SavedStateSchema]
     """Newest first."""
 
@@ -80,5 +84,7 @@ class InstanceSchema(BaseModel):
             exit_code=instance.exit_code,
             console_log=view.console_log,
             problem=ProblemSchema.maybe(instance.problem),
+            clock_off_seconds=instance.clock_off,
+            clock_detail=instance.clock_detail,
             states=[SavedStateSchema.of(state) for state in view.states],
         )

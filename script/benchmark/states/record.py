@@ -28,6 +28,8 @@ class Measure(StrEnum):
     """Largest gap between two ticks of a 1 ms ticker, as its serial line shows it, during a snapshot."""
     SNAPSHOT_GUEST_GAP = "snapshot_guest_gap_ms"
     """The same by the guest's own clock, which stands still while it is stopped."""
+    SNAPSHOT_TOLD = "snapshot_told_pause_ms"
+    """The pause, as Torpor tells it."""
     PLAIN_GAP = "plain_gap_ms"
     """As SNAPSHOT_GAP, for as long, without a snapshot."""
     PLAIN_GUEST_GAP = "plain_guest_gap_ms"

@@ -96,6 +96,7 @@ class TorporGuest:
         settings = QemuSettings(
             self._bench.folder / "t",
             HostId("local"),
+            accelerator="tcg",
             tb_size_mb=TB_SIZE_MB,
             codec=codec.value,
             restore="lazy" if lazy else "eager",
@@ -205,10 +206,12 @@ class TorporVm:
             self._guest.folder.console_socket,
             lambda: snapshots.take([spec], "bench", lambda done, total: None),
         )
+        (told,) = snapshots.list(spec.id)
         snapshots.remove(spec.id, "bench")
         plain = watched_gaps(self._guest.talk, self._guest.folder.console_socket, snapshot.wait_as_long)
         turn.add(contender, Measure.SNAPSHOT, snapshot.seconds)
         turn.add(contender, Measure.SNAPSHOT_GAP, snapshot.largest_ms)
+        turn.add(contender, Measure.SNAPSHOT_TOLD, told.pause_seconds * 1000)
         turn.add(contender, Measure.SNAPSHOT_GUEST_GAP, snapshot.guest_largest_ms)
         turn.add(contender, Measure.PLAIN_GAP, plain.largest_ms)
         turn.add(contender, Measure.PLAIN_GUEST_GAP, plain.guest_largest_ms)

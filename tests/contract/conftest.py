@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 from tests.vms import Bench, bench, new_spec
 
-from torpor.adapters.fakes import FakeHypervisor, FakeStateStore, ManualClock
+from torpor.adapters.fakes import FakeGangs, FakeHypervisor, FakeStateStore, ManualClock
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism
-from torpor.ports import Hypervisor, StateStore, Suspension
+from torpor.ports import Gangs, Hypervisor, StateStore, Suspension
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Machines:
     """A backend under contract, and what a test can learn of its guests."""
 
     hypervisor: Hypervisor
+    gangs: Gangs
     suspension: Suspension
     states: StateStore
     damage: Callable[[InstanceId], None]
@@ -119,6 +120,7 @@ def _cleared(backend: Machines) -> Iterator[Machines]:
 def _real(qemu: Bench) -> Machines:
     return Machines(
         qemu.hypervisor,
+        qemu.backend.gangs,
         qemu.suspension,
         qemu.backend.states,
         lambda id: flip_a_bit(qemu.folder(id)),
@@ -150,6 +152,7 @@ def _fake(lazy: bool = False) -> Machines:
 
     return Machines(
         fake,
+        FakeGangs(fake, clock),
         fake,
         FakeStateStore(fake),
         fake.faults.corrupt_state,

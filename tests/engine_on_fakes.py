@@ -29,6 +29,7 @@ from torpor.engine.parts import Parts, Settings
 from torpor.engine.queue import Queue
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
+from torpor.engine.scrub import Scrub
 from torpor.engine.service import Service
 from torpor.engine.states import StateKeeper
 from torpor.engine.views import RunRequest
@@ -150,7 +151,8 @@ class EngineOnFakes:
         executor = Executor(self.parts, records, self.settings)
         self.queue = Queue(self.parts, records, self.settings, executor)
         self.watch = GuestWatch(self.parts, records, self.settings)
-        loop = Loop(self.parts, self.queue, self.watch)
+        self.scrub = Scrub(self.parts, records, executor)
+        loop = Loop(self.parts, self.queue, self.watch, self.scrub)
         reader = Reader(self.parts, records, self.settings, executor, self.queue)
         self.service = Service(
             self.parts, records, self.settings, loop, reader, StateKeeper(self.parts, records, self.settings, executor)
@@ -164,6 +166,7 @@ class EngineOnFakes:
             while self.queue.tick():
                 pass
             self.watch.round()
+            self.scrub.round()
             self.clock.advance(step)
 
     def run(self, name: str, memory: int = 1024, cpus: int = 1, **fields: Any) -> Workload:

@@ -30,6 +30,7 @@ from torpor.engine.parts import Parts, Settings
 from torpor.engine.queue import Queue
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
+from torpor.engine.scrub import Scrub
 from torpor.engine.service import Service
 from torpor.engine.states import StateKeeper
 from torpor.ports import Check, Diagnostics, Names
@@ -156,7 +157,7 @@ def assemble(config: Config, bound: Parts) -> App:
     records = Records(bound)
     executor = Executor(bound, records, settings)
     queue = Queue(bound, records, settings, executor)
-    loop = Loop(bound, queue, GuestWatch(bound, records, settings))
+    loop = Loop(bound, queue, GuestWatch(bound, records, settings), Scrub(bound, records, executor))
     reader = Reader(bound, records, settings, executor, queue)
     service = Service(bound, records, settings, loop, reader, StateKeeper(bound, records, settings, executor))
     return App(service, loop, queue, network(config), bound.names, lambda: names(config).stop())

@@ -33,6 +33,7 @@ from torpor.engine.parts import Parts, Settings
 from torpor.engine.queue import Queue
 from torpor.engine.reading import Reader
 from torpor.engine.records import Records
+from torpor.engine.scrub import Scrub
 from torpor.engine.service import Service
 from torpor.engine.states import StateKeeper
 from torpor.ports import Clock
@@ -92,7 +93,7 @@ class AppOnFakes:
         records = Records(parts)
         executor = Executor(parts, records, settings)
         self._queue = Queue(parts, records, settings, executor)
-        self._loop = Loop(parts, self._queue, GuestWatch(parts, records, settings))
+        self._loop = Loop(parts, self._queue, GuestWatch(parts, records, settings), Scrub(parts, records, executor))
         reader = Reader(parts, records, settings, executor, self._queue)
         self.service = Service(
             parts, records, settings, self._loop, reader, StateKeeper(parts, records, settings, executor)

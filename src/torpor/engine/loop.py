@@ -1,4 +1,4 @@
-"""The engine's two threads: one decides and acts, one looks after guests."""
+"""The engine's threads: one decides and acts, the others look after guests, names and states that guests run on."""
 
 import logging
 import threading
@@ -9,11 +9,14 @@ from torpor.domain.errors import TorporError
 from torpor.engine.guests import GuestWatch
 from torpor.engine.parts import Parts
 from torpor.engine.queue import Queue
+from torpor.engine.scrub import Scrub
 
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.5
 """Pause between two rounds in which nothing was to be done."""
+SCRUB_SECONDS = 2.0
+"""How often it is looked for guests that run on a state that was not verified yet."""
 NAMES_SECONDS = 5.0
 """How often the name server is looked after."""
 
@@ -21,10 +24,11 @@ NAMES_SECONDS = 5.0
 class Loop:
     """Runs rounds until it is stopped. A round that fails is reported, and the next one tries again."""
 
-    def __init__(self, parts: Parts, queue: Queue, watch: GuestWatch) -> None:
+    def __init__(self, parts: Parts, queue: Queue, watch: GuestWatch, scrub: Scrub) -> None:
         self._parts = parts
         self.queue = queue
         self._watch = watch
+        self._scrub = scrub
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._last: dict[str, str] = {}
@@ -33,6 +37,7 @@ class Loop:
             threading.Thread(target=self._rounds, name="engine", daemon=True),
             threading.Thread(target=self._watch_guests, name="guests", daemon=True),
             threading.Thread(target=self._watch_names, name="names", daemon=True),
+            threading.Thread(target=self._verify_states, name="scrub", daemon=True),
         ]
 
     def start(self) -> None:
@@ -42,6 +47,7 @@ class Loop:
     def stop(self, patience: float = 60.0) -> None:
         """Let the operation under way end; what does not within `patience` seconds goes on at the next start."""
         self.queue.stopping.set()
+        self._scrub.stopping.set()
         self._stopped.set()
         self._wanted.set()
         for thread in self._threads:
@@ -73,6 +79,12 @@ class Loop:
     def _ensure_names(self) -> bool:
         self._parts.names.ensure()
         return False
+
+    def _verify_states(self) -> None:
+        while not self._stopped.is_set():
+            if self._guarded("verifying saved states", self._scrub.round):
+                self.wake()
+            self._stopped.wait(SCRUB_SECONDS)
 
     def _guarded(self, what: str, act: Callable[[], bool]) -> bool:
         try:

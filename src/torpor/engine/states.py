@@ -107,7 +107,7 @@ class StateKeeper:
         except NotFound:
             ended = replace(running, done=True, gone=True)
         except TorporError as error:
-            problem = damage(found.instance, found.state, self._runs_on(found), error)
+            problem = damage(found.workload, found.instance, found.state, self._runs_on(found), error)
             ended = replace(running, done=True, problem=problem)
         report(ended)
         return ended
@@ -157,17 +157,21 @@ class StateKeeper:
             self._parts.ledger.release(sorted(lost), list(ClaimKind))
 
 
-def damage(instance: Instance, state: SavedState, mapped: bool, error: TorporError) -> Problem:
+def damage(workload: Workload, instance: Instance, state: SavedState, mapped: bool, error: TorporError) -> Problem:
     """What is wrong with a state, and what to do, by what still depends on it."""
+    name = workload.name
     what = f"saved state {state.generation} of {instance.name} could not be read"
     if isinstance(error, StateDamaged):
         what = f"saved state {state.generation} of {instance.name} is damaged"
     if mapped:
-        remedy = "the guest runs on it: go back to a snapshot of it, or delete the workload and run it anew"
+        remedy = (
+            f"the guest runs on it: bring the file back from a backup and `torpor resume {name}` takes {name} back to "
+            f"that state, or go back to a snapshot, or `torpor delete {name}` and run it anew"
+        )
     elif state.status is StateStatus.SPENT:
-        remedy = "the guest does not need it; suspend the workload to have a new one"
+        remedy = f"the guest does not need it; suspend {name} to have a new one"
     else:
-        remedy = "bring the file back from a backup, or delete the workload"
+        remedy = f"bring the file back from a backup, or `torpor delete {name}`"
     return replace(error.problem, what=what, detail=_reason(error), remedy=remedy)
 
 

@@ -67,7 +67,7 @@ def _names(arguments: argparse.Namespace, console: Console) -> int:
 
 def _states(arguments: argparse.Namespace, console: Console) -> int:
     from benchmark.states import report
-    from benchmark.states.run import run
+    from benchmark.states.run import Run, run
 
     options = Options(
         sizes=arguments.sizes,
@@ -78,7 +78,11 @@ def _states(arguments: argparse.Namespace, console: Console) -> int:
         flips=arguments.flips,
         folder=arguments.folder,
     )
-    done = run(options, lambda line: print(f"bench: {line}", file=sys.stderr, flush=True))
+    done = Run()
+    try:
+        run(options, done, lambda line: print(f"bench: {line}", file=sys.stderr, flush=True))
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        done.failures.append(f"stopped ({stopped!r})")  # what was measured until then is kept
     report.show(done, options, console)
     if arguments.json:
         report.write(done, options, arguments.json)

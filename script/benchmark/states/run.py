@@ -54,9 +54,8 @@ class Run:
     failures: list[str] = field(default_factory=list)
 
 
-def run(options: Options, say: Say) -> Run:
-    """What fails is noted, and left out of the rest of its cell."""
-    done = Run()
+def run(options: Options, done: Run, say: Say) -> None:
+    """Measure into `done`. What fails is noted, and left out of the rest of its cell."""
     with _folder(options.folder) as folder:
         say(f"everything is written below {folder}, on one disk ({_device(folder)})")
         bench = Bench(folder, make_guest_image(folder), done.record, options.repeat)
@@ -68,7 +67,6 @@ def run(options: Options, say: Say) -> Run:
                 _cell(bench, cell, options, source, done, say)
         finally:
             source.remove()
-    return done
 
 
 def _cell(bench: Bench, cell: Cell, options: Options, source: RandomBytes, done: Run, say: Say) -> None:

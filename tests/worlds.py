@@ -54,7 +54,7 @@ def gang(
     )
     size = {i.id: (memory if resident_mb is None else resident_mb) * MIB for i in instances}
     asleep = state is WorkloadState.SUSPENDED
-    return Gang(workload, instances, size if active else {}, size if asleep else {}, whole_state=asleep)
+    return Gang(workload, instances, size if active else {}, state_bytes=size if asleep else {}, whole_state=asleep)
 
 
 def world(

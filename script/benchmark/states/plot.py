@@ -33,6 +33,9 @@ _ROWS = (
     ("restore: call to the guest's first tick, cold cache", _RESTORES),
 )
 
+_LEAST_SECONDS = 0.1
+"""Where the logarithmic axis begins."""
+
 
 def draw(record: Record, folder: Path) -> list[Path]:
     """`states.svg` and `states.png` in the folder, which is made. Raises OSError."""
@@ -60,5 +63,8 @@ def _panel(axes: Axes, record: Record, fill: int, lines: tuple[tuple[str, Side, 
         places = [at + (n - (len(lines) - 1) / 2) * width for at in range(len(sizes))]
         axes.bar(places, [value or 0 for value in medians], width, label=label, color=colour)
     axes.set_yscale("log")
+    axes.set_ylim(bottom=_LEAST_SECONDS)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.set_xticks(range(len(sizes)), [f"{size / 1024:g} GB" for size in sizes])
     axes.grid(axis="y", alpha=0.3)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -174,12 +175,13 @@ def test_a_guest_that_reports_free_pages_gives_them_back_and_is_never_restored_l
         qemu.wait_for(lambda: qemu.hypervisor.observe()[spec.id].resident_bytes < full - (48 << 20))
         qemu.backend.vms.monitors.forget(qemu.folder(spec.id).qmp_socket)  # a monitor talks to one at a time
         lazy = qemu.told("lazy", "auto")
-        lazy.suspend(spec)
-        (state,) = lazy.suspension.states(spec.id)
-        assert state.memory_bytes < full - (48 << 20)
-        lazy.resume(spec)
-        assert not mapped(lazy, spec), "else QEMU would punch free pages out of the state"
-        assert lazy.ask(spec.id, "status")["ok"]
+        with closing(lazy.backend):
+            lazy.suspend(spec)
+            (state,) = lazy.suspension.states(spec.id)
+            assert state.memory_bytes < full - (48 << 20)
+            lazy.resume(spec)
+            assert not mapped(lazy, spec), "else QEMU would punch free pages out of the state"
+            assert lazy.ask(spec.id, "status")["ok"]
 
 
 def flip(path: Path) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 from benchmark.states.talk import Talk, seconds
 
 _SETTLE_SECONDS = 0.3
+_LONGEST_SECONDS = 10.0
+"""Of watching a ticker to which nothing happens."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Gaps:
     """By the guest's own clock."""
 
     def wait_as_long(self) -> None:
-        time.sleep(self.seconds)
+        time.sleep(min(self.seconds, _LONGEST_SECONDS))
 
 
 def watched_gaps(talk: Talk, console: Path, work: Callable[[], object]) -> Gaps:

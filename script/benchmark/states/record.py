@@ -31,7 +31,7 @@ class Measure(StrEnum):
     SNAPSHOT_TOLD = "snapshot_told_pause_ms"
     """The pause, as Torpor tells it."""
     PLAIN_GAP = "plain_gap_ms"
-    """As SNAPSHOT_GAP, for as long, without a snapshot."""
+    """As SNAPSHOT_GAP, for as long (but no longer than some seconds), without a snapshot."""
     PLAIN_GUEST_GAP = "plain_guest_gap_ms"
     WORK = "work_per_second"
     """Read-modify-writes at random places; the first pass after what the contender's name says."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 from tests.vms import Bench, bench, new_spec
 
-from torpor.adapters.fakes import FakeGangs, FakeHypervisor, FakeStateStore, ManualClock
+from torpor.adapters.fakes import FakeGangs, FakeHypervisor, FakeSnapshots, FakeStateStore, ManualClock
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism
-from torpor.ports import Gangs, Hypervisor, StateStore, Suspension
+from torpor.ports import Gangs, Hypervisor, Snapshots, StateStore, Suspension
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Machines:
     gangs: Gangs
     suspension: Suspension
     states: StateStore
+    snapshots: Snapshots
     damage: Callable[[InstanceId], None]
     """Flip a bit of its newest state."""
     booted: Callable[[InstanceSpec], InstanceSpec]
@@ -123,6 +124,7 @@ def _real(qemu: Bench) -> Machines:
         qemu.backend.gangs,
         qemu.suspension,
         qemu.backend.states,
+        qemu.backend.snapshots,
         lambda id: flip_a_bit(qemu.folder(id)),
         qemu.booted,
         lambda id: float(qemu.ask(id, "status")["counter"]),
@@ -155,6 +157,7 @@ def _fake(lazy: bool = False) -> Machines:
         FakeGangs(fake, clock),
         fake,
         FakeStateStore(fake),
+        FakeSnapshots(fake),
         fake.faults.corrupt_state,
         booted,
         fake.counter,

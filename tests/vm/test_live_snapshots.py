@@ -1,10 +1,13 @@
 """Live snapshots of real guests, where no fake has anything to say."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.installation import ROOT
 from tests.vms import Bench, bench, ignore, new_spec
 
 from torpor.domain.errors import BackendFailed, StateDamaged
@@ -35,6 +38,38 @@ def test_nothing_is_left_of_a_snapshot_whose_stream_breaks_off() -> None:
         assert stat(stream.parent) == stat(stream.parent.parent) == 0o700
         qemu.suspend(spec)
         qemu.resume(spec)
+        assert qemu.ask(spec.id, "status")["nonce"] == nonce
+
+
+DAEMON = """
+import os, sys
+from pathlib import Path
+from tests.installation import ROOT
+from tests.vms import Bench, new_spec
+from dataclasses import replace
+from torpor.domain.ids import InstanceId
+qemu = Bench(Path(sys.argv[1]))
+spec = replace(new_spec(), id=InstanceId(sys.argv[2]))
+qemu.backend.snapshots.take([spec], "s1", lambda done, total: os._exit(9))
+"""
+
+
+def test_a_guest_outlives_the_daemon_that_keeps_it() -> None:
+    """Its stream is taken in to the end all the same; what is left of it goes at the next try."""
+    with bench() as qemu:
+        spec = qemu.booted(new_spec())
+        nonce = qemu.ask(spec.id, "status")["nonce"]
+        qemu.backend.vms.monitors.forget(qemu.folder(spec.id).qmp_socket)  # which serves one client at a time
+        command = [sys.executable, "-c", DAEMON, str(qemu.settings.state_dir), spec.id]
+        ended = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}, check=False
+        )
+        assert ended.returncode == 9
+        assert qemu.ask(spec.id, "status")["nonce"] == nonce
+        assert not qemu.backend.snapshots.list(spec.id)
+        qemu.backend.snapshots.remove(spec.id, "s1")
+        assert not list(qemu.folder(spec.id).snapshots.iterdir())
+        qemu.backend.snapshots.take([spec], "s1", ignore)
         assert qemu.ask(spec.id, "status")["nonce"] == nonce
 
 

@@ -48,10 +48,7 @@ class QemuSnapshots:
             takes = [stack.enter_context(self._opened(spec, name, len(specs))) for spec in specs]
             if any(take.live for take in takes) and background.allow_userfaultfd():
                 log.info("vm.unprivileged_userfaultfd is 1 now: live snapshots need it")
-            with ThreadPoolExecutor(len(takes), thread_name_prefix="snapshot") as pool:
-                _together(pool, _Take.prepare, takes)
-                _together(pool, _Take.stand_still, takes)
-                _together(pool, _Take.go_on, takes)
+            self._begin(takes)
             _await_all(takes, progress)
             written = [take.end() for take in takes]
             done = [take.publish(manifest) for take, manifest in zip(takes, written, strict=True)]
@@ -71,7 +68,7 @@ class QemuSnapshots:
         with self._vms.exclusive(instance), _explained(name):
             folder, vm = self._vms.layout.instance(instance), self._vms.find(instance)
             if vm:
-                background.stop_stream(vm)  # of a daemon that died; without one it is nothing
+                background.end_stream(vm)  # of a daemon that died; without one it is nothing
             SnapshotFiles(folder).remove(name)
             snapshots.delete_named(folder, vm, disk_snapshot_name(name))
 
@@ -121,6 +118,18 @@ class QemuSnapshots:
                 files.publish(state, laid)
 
     # Parts of the above
+
+    @staticmethod
+    def _begin(takes: "Sequence[_Take]") -> None:
+        """All stand still at one instant; all that ran run again on return, whatever happened."""
+        try:
+            with ThreadPoolExecutor(len(takes), thread_name_prefix="snapshot") as pool:
+                _together(pool, _Take.prepare, takes)
+                _together(pool, _Take.stand_still, takes)
+                _together(pool, _Take.go_on, takes)
+        finally:
+            for take in takes:
+                take.let_run()
 
     @contextmanager
     def _opened(self, spec: InstanceSpec, name: str, count: int) -> Iterator["_Take"]:
@@ -230,13 +239,17 @@ class _Take:
     def publish(self, manifest: SnapshotManifest) -> SnapshotFolder:
         return self.files.publish(self.folder, manifest)
 
-    def undo(self) -> None:
-        """Whoever ran, runs; nothing is left of the snapshot. What QEMU can't do because it is gone is not needed."""
-        if self.live:
-            self.live.give_up()
+    def let_run(self) -> None:
+        """If it still stands still for us. What can't be asked because it is gone need not be asked."""
         if self.stopped:
             with suppress(TorporError):
                 self.vm.execute("cont")
+            self.stopped = False
+
+    def undo(self) -> None:
+        """Nothing is left of the snapshot. What QEMU can't do because it is gone is not needed."""
+        if self.live:
+            self.live.give_up()
         self.files.remove(self.folder.name)
         with suppress(TorporError):
             vm = self.vm if self.vm.process.alive() else None

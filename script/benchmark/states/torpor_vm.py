@@ -7,7 +7,7 @@ from typing import Any
 from benchmark.states.contender import CHANGED_PERCENT, TB_SIZE_MB, WORK_COUNT, Bench, Turn
 from benchmark.states.pauses import watched_gaps
 from benchmark.states.record import Cell, Measure
-from benchmark.states.talk import Talk, drop_caches, seconds, until_first_tick
+from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, until_first_tick
 from torpor.adapters.qemu import QemuSettings, make_backend
 from torpor.adapters.qemu.guest import QemuGuest
 from torpor.adapters.qemu.layout import InstanceFolder
@@ -49,16 +49,18 @@ class TorporGuest:
     def __init__(self, bench: Bench, memory_mb: int) -> None:
         self.spec = new_spec(memory_mb)
         self._bench = bench
-        self._use(Codec.NONE, lazy=False)
+        self._use(Codec.NONE, lazy=True)
         self.folder = self._backend.layout.instance(self.spec.id)
         self.talk = Talk(_Shell(self.folder))
 
     def use(self, codec: Codec, lazy: bool) -> None:
-        """Only while it sleeps: a restored guest may still be looked after by the backend that restored it."""
+        """Not while it runs on a lazy restore, which the backend that restored it may still look after."""
         self._backend.close()
         self._use(codec, lazy)
 
     def boot(self, data_mb: int) -> None:
+        """As one that may be restored lazily: without a device that reports free memory, as the other contenders'."""
+        self.use(Codec.NONE, lazy=True)
         self._backend.hypervisor.boot(self.spec)
         self.talk.await_boot()
         self.talk.ask(f"fill {data_mb}")
@@ -71,9 +73,12 @@ class TorporGuest:
         return taken, state
 
     def wake(self) -> float:
-        """Seconds until its first tick, from a cold cache."""
+        """Seconds until its first tick, from a cold cache. Raises GuestFailed where a lazy restore was an eager one."""
         drop_caches()
-        return until_first_tick(self._wake, self.folder.console_log)
+        taken = until_first_tick(self._wake, self.folder.console_log)
+        if self._lazy and not self._backend.states.mapped(self.spec.id):
+            raise GuestFailed("the guest was not restored lazily")
+        return taken
 
     def forget_states(self) -> None:
         """Of a guest that was restored eagerly and runs on: its next suspension is a first one again."""
@@ -101,6 +106,7 @@ class TorporGuest:
             codec=codec.value,
             restore="lazy" if lazy else "eager",
         )
+        self._lazy = lazy
         self._backend = make_backend(settings, self._bench.image, config_drive_image)
 
     def _sleep(self) -> None:
@@ -143,14 +149,15 @@ class TorporVm:
 
     def _first(self, turn: Turn, codec: Codec) -> None:
         guest = self._guest
-        guest.use(codec, lazy=False)
         if self._asleep:
+            guest.use(codec, lazy=False)
             guest.wake()
             guest.forget_states()
             if codec is Codec.NONE:
                 self._work(turn, EAGER)
         else:
             guest.boot(self._cell.data_mb)
+            guest.use(codec, lazy=False)
             for _ in range(self._bench.repeat):
                 self._work(turn, FRESH)
         if codec is Codec.NONE:

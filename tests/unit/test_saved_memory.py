@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torpor.adapters.qemu import memory
+from torpor.adapters.qemu import packed, sparse
 from torpor.adapters.qemu.codec import Packing, choose, unpack
 from torpor.adapters.qemu.installed import Accelerator
 from torpor.adapters.qemu.layout import InstanceFolder
-from torpor.adapters.qemu.memory import GuestMemory, TooMuchChanged, guest_memory
+from torpor.adapters.qemu.memory import GuestMemory, guest_memory
+from torpor.adapters.qemu.packed import EMPTY, TooMuchChanged
 from torpor.adapters.qemu.pages import PageIndex, checksum, hashes_of, read_index, runs, table_of, write_index
 from torpor.adapters.qemu.ram import PAGE, Region
 from torpor.adapters.qemu.state_files import Generation, Manifest, Part, StateFiles, Writer
@@ -70,28 +71,26 @@ def save(ram: Ram, path: Path, codec: Codec | None) -> PageIndex:
     """Sparse without a codec, packed with one."""
     with ram.opened() as source:
         if codec is None:
-            return memory.save_sparse(source, everything(), path, 2, ignore)
-        nothing = table_of(PAGES, memory.EMPTY)
-        return memory.save_packed(
-            source, everything(), nothing, memory.EMPTY.numbers, None, Packing(codec), path, 2, ignore
-        )
+            return sparse.save(source, everything(), path, 2, ignore)
+        nothing = table_of(PAGES, EMPTY)
+        return packed.save(source, everything(), nothing, EMPTY.numbers, None, Packing(codec), path, 2, ignore)
 
 
 def load(into: Ram, index: PageIndex, path: Path, codec: Codec | None) -> None:
     with into.opened() as target:
         if codec is None:
-            memory.load_sparse(target, index, path, 2, ignore)
+            sparse.load(target, index, path, 2, ignore)
         else:
-            memory.load_packed(target, index, codec, path, 2, ignore)
+            packed.load(target, index, codec, path, 2, ignore)
 
 
 def delta(ram: Ram, base: PageIndex, path: Path, limit: int | None = None) -> PageIndex:
     with ram.opened() as source:
-        return memory.save_packed(
+        return packed.save(
             source,
             everything(),
             table_of(PAGES, base),
-            memory.EMPTY.numbers,
+            EMPTY.numbers,
             limit,
             Packing(Codec.LZ4),
             path,
@@ -183,10 +182,10 @@ def test_the_choice_of_a_codec_follows_disk_and_memory() -> None:
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_codec_says_when_what_it_gets_is_not_its_own(codec: Codec) -> None:
     data = random.Random(3).randbytes(5000) + bytes(5000)
-    packed = bytes(Packing(codec).pack(data))
-    assert bytes(unpack(codec, memoryview(packed), len(data))) == data
+    found = bytes(Packing(codec).pack(data))
+    assert bytes(unpack(codec, memoryview(found), len(data))) == data
     with pytest.raises(ValueError, match=r".+"):
-        unpack(codec, memoryview(packed[:-40]), len(data))
+        unpack(codec, memoryview(found[:-40]), len(data))
 
 
 # --- damage ---

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from torpor.adapters.qemu import codec, memory
+from torpor.adapters.qemu import codec, packed, sparse
 from torpor.adapters.qemu.codec import Packing
 from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING
 from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.disks import sync_file
-from torpor.adapters.qemu.memory import GAP, RUN, GuestMemory, TooMuchChanged
+from torpor.adapters.qemu.memory import GAP, RUN, GuestMemory
 from torpor.adapters.qemu.origin import DELTA, DELTA_SHARE, FIRMWARE, MEMORY, Origin, blocks, look, open_ram
+from torpor.adapters.qemu.packed import EMPTY, TooMuchChanged
 from torpor.adapters.qemu.pages import (
     Mask,
     Numbers,
@@ -120,9 +121,9 @@ def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, thre
         index = read_index(state.index(name), part.index_checksum)
         with open_ram(vm, name, os.O_RDWR) as target:
             if part.packed:
-                memory.load_packed(target, index, part.codec, state.part(name), threads, told)
+                packed.load(target, index, part.codec, state.part(name), threads, told)
             else:
-                memory.load_sparse(target, index, state.part(name), threads, told)
+                sparse.load(target, index, state.part(name), threads, told)
     _take_in(vm, state.device)
 
 
@@ -135,9 +136,9 @@ def check_parts(state: Generation, manifest: Manifest, progress: Progress) -> No
     for name, part, told in _in_turn(manifest.parts, progress):
         index = read_index(state.index(name), part.index_checksum)
         if part.packed:
-            memory.check_packed(index, part.codec, state.part(name), told)
+            packed.check(index, part.codec, state.part(name), told)
         else:
-            memory.check_sparse(index, state.part(name), told)
+            sparse.check(index, state.part(name), told)
 
 
 def mappable(manifest: Manifest) -> bool:
@@ -180,33 +181,33 @@ def _write_delta(job: _Job, origin: Origin, own: Mask, there: Mask) -> _Saved | 
 
 def _write_whole(job: _Job, there: Mask, speed: DiskSpeed) -> _Saved:
     began = time.monotonic()
-    packed = job.packing.codec is not Codec.NONE
-    if packed:
-        nothing = table_of(job.source.pages, memory.EMPTY)
-        index = _packed(job, MEMORY, there, nothing, memory.EMPTY.numbers, None)
+    plain = job.packing.codec is Codec.NONE
+    if not plain:
+        nothing = table_of(job.source.pages, EMPTY)
+        index = _packed(job, MEMORY, there, nothing, EMPTY.numbers, None)
     else:
         wanted = list(runs(there, GAP, RUN))
-        index = memory.save_sparse(job.source, wanted, job.state.part(MEMORY), job.threads, job.progress)
+        index = sparse.save(job.source, wanted, job.state.part(MEMORY), job.threads, job.progress)
         speed.learn(index.num_bytes, time.monotonic() - began)
-    parts = {MEMORY: _part(job, MEMORY, index, packed)}
+    parts = {MEMORY: _part(job, MEMORY, index, packed=not plain)}
     return _Saved(parts, None, len(index.numbers), _room(job.state, MEMORY))
 
 
 def _write_firmware(vm: Vm, state: Generation) -> Part:
     with open_ram(vm, FIRMWARE, os.O_RDONLY) as source:
         job = _Job(source, state, Packing(Codec.NONE), 1, _ignore)
-        there, nothing = np.ones(source.pages, np.bool_), table_of(source.pages, memory.EMPTY)
-        return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, memory.EMPTY.numbers, None), packed=True)
+        there, nothing = np.ones(source.pages, np.bool_), table_of(source.pages, EMPTY)
+        return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, EMPTY.numbers, None), packed=True)
 
 
 def _packed(job: _Job, name: str, among: Mask, base: Table, gone: Numbers, limit: int | None) -> PageIndex:
     wanted = list(runs(among, GAP, RUN))
-    return memory.save_packed(
+    return packed.save(
         job.source, wanted, base, gone, limit, job.packing, job.state.part(name), job.threads, job.progress
     )
 
 
-def _part(job: _Job, name: str, index: PageIndex, packed: bool) -> Part:
+def _part(job: _Job, name: str, index: PageIndex, *, packed: bool) -> Part:
     digest = write_index(job.state.index(name), index)
     return Part(packed, job.packing.codec, digest, index.num_bytes)
 

@@ -27,6 +27,19 @@ _ACTIVE = ("setup", "active", "cancelling", "wait-unplug", "pre-switchover", "de
 _LOOK_SECONDS = 0.001
 
 
+def userfaultfd() -> str:
+    """What there is of it, for `torpor doctor`. Raises MissingPart."""
+    try:
+        on = USERFAULTFD.read_text().strip() == "1"
+    except OSError as error:
+        raise MissingPart(
+            "live snapshots can't be taken",
+            detail=f"there is no {USERFAULTFD}",
+            remedy="use a Linux kernel 5.7 or newer with userfaultfd, or do without snapshots",
+        ) from error
+    return "vm.unprivileged_userfaultfd is 1" if on else "vm.unprivileged_userfaultfd is set to 1 at the first snapshot"
+
+
 def allow_userfaultfd() -> bool:
     """Let QEMU, which runs as an ordinary user, catch faults of its own memory; whether that was not so before.
 

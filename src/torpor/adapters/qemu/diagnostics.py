@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 from torpor.adapters.qemu import ram
+from torpor.adapters.qemu.background import userfaultfd
 from torpor.adapters.qemu.self_test import run_self_test
 from torpor.adapters.qemu.self_test_record import passed_here, record_result
 from torpor.adapters.qemu.vms import Vms, free_bytes
@@ -31,6 +32,7 @@ class QemuDiagnostics:
             ("qemu user", self._user),
             ("state_dir", self._state_dir),
             ("guest memory", self._memory_access),
+            ("live snapshots", userfaultfd),
         )
         return (*(_try(name, find) for name, find in tries), self._mechanism())
 

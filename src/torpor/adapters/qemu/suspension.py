@@ -1,24 +1,23 @@
 """Saved states: implements the `Suspension` port."""
 
 import errno
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
-from torpor.adapters.qemu import snapshots, transfer
+from torpor.adapters.qemu import origin, snapshots, transfer
 from torpor.adapters.qemu.codec import Packing
-from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING, Incoming, Machine, guest_visible
+from torpor.adapters.qemu.command_line import Incoming, Machine
 from torpor.adapters.qemu.disk_speed import DiskSpeed
-from torpor.adapters.qemu.installed import Accelerator, host_cpu
+from torpor.adapters.qemu.fitting import fitting_machine, manifest_of, running_machine
+from torpor.adapters.qemu.installed import Accelerator
 from torpor.adapters.qemu.machine import prepare_seed, quit_or_kill
 from torpor.adapters.qemu.self_test_record import passed_here
-from torpor.adapters.qemu.state_files import Generation, Manifest, StateFiles, Writer
+from torpor.adapters.qemu.state_files import Generation, StateFiles, Writer
 from torpor.adapters.qemu.stream import write_stream
 from torpor.adapters.qemu.transfer import Saving
 from torpor.adapters.qemu.vms import Vm, Vms, unable
-from torpor.domain.errors import BackendFailed, Conflict, MissingPart, NoRoomForState, StateDamaged, TorporError
+from torpor.domain.errors import BackendFailed, Conflict, NoRoomForState, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, Codec, InstanceSpec, Mechanism, SavedState
 from torpor.ports import Progress
@@ -79,16 +78,18 @@ class QemuSuspension:
                     return
                 vm.end()
             manifest = state.manifest()
-            machine = self._fitting_machine(spec, manifest)
+            machine = fitting_machine(self._vms, spec, manifest)
             folder = self._vms.layout.instance(spec.id)
             with _explained(spec.name, None):
                 self._vms.make_folders(folder)
                 prepare_seed(folder, self._config_drive(spec))
                 mapped = self._vms.settings.restore == "lazy" and transfer.mappable(manifest)
-                file = state.part(transfer.MEMORY) if mapped else None
-                vm = self._vms.start(machine, Incoming(manifest.mechanism is Mechanism.MEMORY, file))
+                file = state.part(origin.MEMORY) if mapped else None
+                vm = self._vms.start(machine, Incoming(manifest.bare or manifest.mechanism is Mechanism.MEMORY, file))
                 try:
                     transfer.load_parts(vm, state, manifest, mapped, self._saving.threads, progress)
+                    if manifest.origin and machine.nic:  # loading has set the link as it was in the other one
+                        vm.set_link(up=False)
                 except BaseException:
                     vm.end()
                     raise
@@ -152,8 +153,8 @@ class QemuSuspension:
             files.remove(newest)
 
     def _write(self, vm: Vm, spec: InstanceSpec, files: StateFiles, number: int, progress: Progress) -> SavedState:
-        machine = self._vms.machine(spec, _machine_type(vm), vm.process.was_told(FREE_PAGE_REPORTING))
-        sizes = dict(transfer.blocks(vm))
+        machine = running_machine(self._vms, vm, spec)
+        sizes = dict(origin.blocks(vm))
         mechanism = self._choose(machine, sizes)
         try:
             with files.new(number) as state:
@@ -164,7 +165,7 @@ class QemuSuspension:
                     transfer.require_room(state.path, 0)
                     digest, memory_bytes = write_stream(vm, state.stream, progress)
                     written = transfer.Written({}, None, digest, memory_bytes, state.stored_bytes())
-                manifest = self._manifest(vm, machine, number, mechanism, sizes, written)
+                manifest = manifest_of(vm, machine, number, mechanism, sizes, written)
                 return files.publish(state, manifest).saved_state(spec.id)
         except BaseException:
             with suppress(TorporError):
@@ -174,57 +175,12 @@ class QemuSuspension:
     def _choose(self, machine: Machine, sizes: dict[str, int]) -> Mechanism:
         if self._mechanism:
             return self._mechanism
-        if transfer.unknown_blocks(sizes):
+        if origin.unknown_blocks(sizes):
             return Mechanism.STREAM
         if machine.accelerator is Accelerator.TCG:
             return Mechanism.MEMORY
         tested = passed_here(self._vms.layout.self_test, self._vms.installed.qemu().version, machine.accelerator)
         return Mechanism.MEMORY if tested else Mechanism.STREAM
-
-    def _manifest(
-        self, vm: Vm, machine: Machine, number: int, mechanism: Mechanism, sizes: dict[str, int],
-        written: transfer.Written,
-    ) -> Manifest:  # fmt: skip
-        return Manifest(
-            instance=machine.spec.id,
-            generation=number,
-            mechanism=mechanism,
-            created_at=time.time(),
-            writer=Writer(vm.process.pid, vm.process.started),
-            qemu=_series(vm),
-            machine=machine.type,
-            accelerator=machine.accelerator,
-            cpu=host_cpu() if machine.accelerator is Accelerator.KVM else "",
-            arguments=tuple(guest_visible(machine)),
-            blocks=sizes,
-            parts=written.parts,
-            base=written.base,
-            device_checksum=written.device_checksum,
-            memory_bytes=written.memory_bytes,
-            written_bytes=written.written_bytes,
-        )
-
-    def _fitting_machine(self, spec: InstanceSpec, manifest: Manifest) -> Machine:
-        """The machine that the state was saved from. Raises MissingPart, StateDamaged when it can't be had here."""
-        qemu = self._vms.installed.qemu()
-        reports = any(FREE_PAGE_REPORTING in argument for argument in manifest.arguments)
-        machine = self._vms.machine(spec, manifest.machine, reports)
-        refuse = partial(_refuse, spec, manifest)
-        if qemu.series != manifest.qemu or manifest.machine not in qemu.machines:
-            raise refuse(f"QEMU {manifest.qemu} with {manifest.machine}", f"QEMU {qemu.version}")
-        if machine.accelerator != manifest.accelerator:
-            raise refuse(f"accelerator {manifest.accelerator}", f"accelerator {machine.accelerator}")
-        if manifest.cpu and manifest.cpu != host_cpu():
-            raise refuse("the CPU model and flags that it was saved on", "another CPU")
-        arguments = tuple(guest_visible(machine))
-        if arguments != manifest.arguments:
-            ours, theirs = set(arguments) - set(manifest.arguments), set(manifest.arguments) - set(arguments)
-            raise StateDamaged(
-                f"saved state {manifest.generation} of {spec.name} does not fit the machine",
-                detail=f"saved with {' '.join(sorted(theirs)) or 'less'}, now {' '.join(sorted(ours)) or 'less'}",
-                remedy="go back to the settings that it was saved with",
-            )
-        return machine
 
     @staticmethod
     def _restored_already(vm: Vm, spec: InstanceSpec) -> bool:
@@ -255,24 +211,6 @@ def _restorable(spec: InstanceSpec, files: StateFiles) -> Generation:
             remedy="revert it first",
         )
     return newest
-
-
-def _machine_type(vm: Vm) -> str:
-    """The machine type that the VM was started with, whatever is installed by now."""
-    return str(vm.execute("qom-get", {"path": "/machine", "property": "type"})).removesuffix("-machine")
-
-
-def _series(vm: Vm) -> str:
-    version = vm.execute("query-version")["qemu"]
-    return f"{version['major']}.{version['minor']}"
-
-
-def _refuse(spec: InstanceSpec, manifest: Manifest, needed: str, found: str) -> MissingPart:
-    return MissingPart(
-        f"saved state {manifest.generation} of {spec.name} can't be restored here",
-        detail=f"it needs {needed}, here is {found}",
-        remedy="bring that back; the state is kept",
-    )
 
 
 @contextmanager

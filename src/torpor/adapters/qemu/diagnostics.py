@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torpor.adapters.qemu import ram
 from torpor.adapters.qemu.background import userfaultfd
+from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING
 from torpor.adapters.qemu.self_test import run_self_test
 from torpor.adapters.qemu.self_test_record import passed_here, record_result
 from torpor.adapters.qemu.vms import Vms, free_bytes
@@ -33,6 +34,7 @@ class QemuDiagnostics:
             ("state_dir", self._state_dir),
             ("guest memory", self._memory_access),
             ("live snapshots", userfaultfd),
+            ("restore", self._restore),
         )
         return (*(_try(name, find) for name, find in tries), self._mechanism())
 
@@ -76,6 +78,13 @@ class QemuDiagnostics:
             pass
         free = free_bytes(folder)
         return f"{folder} is writable, {free >> 20} MiB free" + (", which is little" if free < _LITTLE_ROOM else "")
+
+    def _restore(self) -> str:
+        if self._vms.settings.restore == "eager":
+            return "eager: all memory is read and verified before a guest runs on"
+        reporting = sum(vm.process.was_told(FREE_PAGE_REPORTING) for vm in self._vms.all())
+        kept = f"; {reporting} running guests were booted under `eager` and stay so until they are run anew"
+        return "lazy: memory is read as it is touched" + (kept if reporting else "")
 
     @staticmethod
     def _memory_access() -> str:

@@ -42,10 +42,11 @@ DISK_ERRORS = ("I/O error", "EXT4-fs error", "EXT4-fs warning", "JBD2:", "Remoun
 
 
 class Guest:
-    """The one instance of the workload `job`, and talk with it."""
+    """The one instance of a workload, and talk with it."""
 
-    def __init__(self, torpor: Installation) -> None:
+    def __init__(self, torpor: Installation, workload: str = "job") -> None:
         self.torpor = torpor
+        self.workload = workload
         shown = self.shown()
         self.id = InstanceId(shown["id"])
         self.address = str(shown["address"])
@@ -53,7 +54,7 @@ class Guest:
         self.agent = QemuGuest(lambda id: self.folder.agent_socket, torpor.interface, torpor.gateway, sync_seconds=20.0)
 
     def shown(self) -> Any:
-        (instance,) = self.torpor.show("job")["instances"]
+        (instance,) = self.torpor.show(self.workload)["instances"]
         return instance
 
     def run(self, command: str) -> str:
@@ -131,7 +132,7 @@ def guest(base: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Booted; cloud-init has done its work."""
     user_data = tmp_path_factory.mktemp("debian") / "user-data"
     user_data.write_text(f"#cloud-config\n{json.dumps(USER_DATA)}\n")
-    with installation(number=50, image="debian", memory_mb=1024, tb_size_mb=128) as torpor:
+    with installation(number=50, image="debian", memory_mb=2048, tb_size_mb=128) as torpor:
         base["before"] = image_digest(torpor)
         options = ("--cpus", "2", "--memory", "768M", "--preemptible", "--user-data", str(user_data))
         torpor.ok("run", "job", "--image", "debian", *options, "--command", f"until [ -e {FINISH} ]; do sleep 2; done")
@@ -271,6 +272,42 @@ def test_it_goes_back_to_one_instant_of_memory_and_disk(guest: Guest, connection
     again.close()
     assert guest.disk_errors() == []
     assert snapshots(guest) == 1
+    answers_by_name(guest)
+
+
+def test_a_live_snapshot_is_of_one_instant_and_is_gone_back_to_and_cloned(guest: Guest, connection: Keeper) -> None:
+    nonce, boot_id, before = connection.ask("status")["nonce"], guest.boot_id(), connection.records()
+    guest.torpor.ok("snapshot", "create", "job", "s1", timeout=PATIENCE)
+    lost = connection.write_more()
+    guest.run("echo lost >/var/lib/lost && sync")
+
+    guest.torpor.ok("snapshot", "clone", "job", "s1", "copy", "--wait", timeout=PATIENCE)
+    clone = Guest(guest.torpor, "copy")
+    is_verified(clone)
+    assert clone.run("hostname") == "copy"
+    assert guest.torpor.resolve("copy") == [clone.address]
+    its_own = Keeper(clone.address)
+    assert its_own.ask("status")["nonce"] == nonce
+    its_own.write_more()
+    assert its_own.ask("verify") == [""] * len(keeper.LOGS), "its disk agrees with its memory"
+    assert clone.run("test ! -e /var/lib/lost && cat /proc/sys/kernel/random/boot_id") == boot_id
+    assert clone.disk_errors() == []
+    its_own.close()
+    guest.torpor.ok("delete", "copy", timeout=PATIENCE)
+    connection.write_more()  # the original was not disturbed, not even its connection
+
+    guest.torpor.ok("snapshot", "restore", "job", "s1", timeout=PATIENCE)
+    guest.torpor.wait_state("job", "active", PATIENCE)
+    again = Keeper(guest.address)
+    assert again.ask("status")["nonce"] == nonce
+    assert all(n >= count for n, count in zip(again.records(), before, strict=True)), "nothing confirmed is missing"
+    again.wait_past(lost)
+    assert again.ask("verify") == [""] * len(keeper.LOGS)
+    assert guest.boot_id() == boot_id
+    guest.run("echo 3 >/proc/sys/vm/drop_caches; test ! -e /var/lib/lost")
+    assert guest.disk_errors() == []
+    again.close()
+    guest.torpor.ok("snapshot", "rm", "job", "s1", timeout=PATIENCE)
     answers_by_name(guest)
 
 

@@ -32,13 +32,12 @@ def prepare_memory(pid: int, region: Region) -> None:
 
     Raises ProcessLookupError, FileNotFoundError when the process is gone.
     """
-    there = ram.present(pid, region)
-    _collapse(pid, region, there)
-    _touch(pid, region, there)
+    _collapse(pid, region, ram.exclusive(pid, region))
+    _touch(pid, region, ram.present(pid, region))
 
 
 def _collapse(pid: int, region: Region, there: npt.NDArray[np.bool_]) -> None:
-    """Large pages out of small ones, where all small ones are there."""
+    """Large pages out of small ones, where all small ones are the guest's own: pages of zeros would become memory."""
     skip = -region.address % _HUGE // PAGE
     whole = there[skip : skip + (len(there) - skip) // _PER_HUGE * _PER_HUGE].reshape(-1, _PER_HUGE).all(axis=1)
     try:

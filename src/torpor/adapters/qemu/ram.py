@@ -18,6 +18,8 @@ _IN_MEMORY = np.uint64(1 << 63 | 1 << 62)
 """pagemap: present, or swapped out."""
 _FILE_PAGE = np.uint64(1 << 61)
 """pagemap: a file's page, or shared memory's."""
+_EXCLUSIVE = np.uint64(1 << 63 | 1 << 56)
+"""pagemap: present, and mapped by this process alone."""
 _FIELD = frozenset(string.ascii_uppercase.encode())
 """What the lines of smaps that are no mapping's own begin with."""
 _PAGES_AT_A_TIME = 1 << 20
@@ -50,6 +52,11 @@ def parse_address(answer: str, block: str) -> int:
 def present(pid: int, region: Region) -> npt.NDArray[np.bool_]:
     """Which of the region's pages are there: in memory or swapped out. Raises ProcessLookupError, FileNotFoundError."""
     return _page_table(pid, region, lambda entries: entries & _IN_MEMORY != 0)
+
+
+def exclusive(pid: int, region: Region) -> npt.NDArray[np.bool_]:
+    """Which pages are in memory and mapped here alone: not the kernel's page of zeros, and nothing shared."""
+    return _page_table(pid, region, lambda entries: entries & _EXCLUSIVE == _EXCLUSIVE)
 
 
 def private(pid: int, region: Region) -> npt.NDArray[np.bool_]:

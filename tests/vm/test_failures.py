@@ -1,6 +1,6 @@
 """What goes wrong is one clear sentence and an exit code; the guest runs on, or sleeps on with its state."""
 
-import json
+import os
 import re
 import shutil
 import subprocess
@@ -123,11 +123,10 @@ def test_file_system_fills_up_while_the_state_is_written(torpor: Installation) -
 
 
 def flip(torpor: Installation) -> None:
-    """Turn one bit round, in the midst of what the manifest says was saved of the guest's memory."""
+    """Turn one bit round, in the midst of what was saved of the guest's memory."""
     (memory,) = torpor.state_dir.glob("instances/*/states/*/memory")
-    pieces = json.loads(json.loads((memory.parent / "manifest.json").read_text())["body"])["pieces"]
-    offset = pieces[len(pieces) // 2]["extent"]["offset"] + 77
     with memory.open("r+b") as file:
+        offset = os.lseek(file.fileno(), memory.stat().st_size // 4, os.SEEK_DATA) + 77
         file.seek(offset)
         (byte,) = file.read(1)
         file.seek(offset)
@@ -139,7 +138,7 @@ def test_flipped_byte_in_a_saved_state(torpor: Installation) -> None:
     flip(torpor)
     try:
         for _ in range(2):  # the second time as the first
-            refused(torpor, 9, "saved memory is damaged", "don't match their checksum", "backup", "resume", "job")
+            refused(torpor, 9, "saved memory is damaged", "checksum", "backup", "resume", "job")
             sleeps_on(torpor)
     finally:
         flip(torpor)

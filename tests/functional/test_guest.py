@@ -90,7 +90,7 @@ def agent(ethernet: None, agent_program: str) -> Iterator[Agent]:
         with subprocess.Popen(["ip", "netns", "exec", NAMESPACE, *argv, *blocked]) as process:
             try:
                 guest = QemuGuest(lambda _: path, INTERFACE, GATEWAY)
-                while not path.exists():
+                while not guest.agent_answers(ID):  # its socket is there before it listens
                     assert process.poll() is None
                     time.sleep(0.01)
                 yield Agent(guest, path)

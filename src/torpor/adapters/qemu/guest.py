@@ -25,7 +25,7 @@ _NOT_WORTH_A_JUMP_SECONDS = 0.03
 _CLOCK_ROUNDS = 3
 _CLOCK_QUESTIONS = 3
 _LONGEST_LEAD_SECONDS = 5.0
-_AWAKE_SECONDS = 15.0
+_AWAKE_SECONDS = 60.0
 """Until the agent of a guest that goes on from a snapshot is heard."""
 _SHORT, _LONG = 5.0, 20.0
 """Seconds for a question that the agent answers itself, and for one that runs a program in the guest."""

@@ -26,6 +26,8 @@ from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec
 
 _START_SECONDS = 60.0
+_DYING_SECONDS = 5.0
+"""How long a QEMU that hangs up may take to be gone: it gives its memory back first."""
 _STATES = {
     "running": BackendState.RUNNING,
     "paused": BackendState.PAUSED,
@@ -88,7 +90,7 @@ class Vm:
         try:
             return self.monitors.execute(self.folder.qmp_socket, command, arguments, timeout=timeout, fd=fd)
         except MonitorLost as error:
-            if self.process.wait_gone(1.0):
+            if self.process.wait_gone(_DYING_SECONDS):
                 raise self.gone() from error
             raise
 

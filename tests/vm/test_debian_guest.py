@@ -293,7 +293,7 @@ def test_a_live_snapshot_is_of_one_instant_and_is_gone_back_to_and_cloned(guest:
     assert clone.run("test ! -e /var/lib/lost && cat /proc/sys/kernel/random/boot_id") == boot_id
     assert clone.disk_errors() == []
     its_own.close()
-    guest.torpor.ok("delete", "copy", timeout=PATIENCE)
+    guest.torpor.ok("delete", "copy", "--yes", timeout=PATIENCE)
     connection.write_more()  # the original was not disturbed, not even its connection
 
     guest.torpor.ok("snapshot", "restore", "job", "s1", timeout=PATIENCE)

@@ -52,12 +52,16 @@ class Estimates:
         return known.num_bytes
 
 
+def worth_a_delta(source: GuestMemory, origin: Origin, own: Mask) -> bool:
+    """Whether so little has changed, as far as a sample can tell, that only that is to be written."""
+    changed = _share(source, own, origin) * int(own.sum())
+    return changed <= int(origin.table.listed().sum()) * DELTA_SHARE
+
+
 def _pages(source: GuestMemory, origin: Origin | None, own: Mask, there: Mask) -> float:
     """Pages that would be written."""
-    if origin:
-        changed = _share(source, own, origin) * int(own.sum())
-        if changed <= int(origin.table.listed().sum()) * DELTA_SHARE:
-            return changed
+    if origin and worth_a_delta(source, origin, own):
+        return _share(source, own, origin) * int(own.sum())
     return _share(source, there, None) * int(there.sum())
 
 

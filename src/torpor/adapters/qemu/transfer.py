@@ -14,6 +14,7 @@ from torpor.adapters.qemu.codec import Packing
 from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING
 from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.disks import sync_file
+from torpor.adapters.qemu.estimate import worth_a_delta
 from torpor.adapters.qemu.memory import GAP, RUN, GuestMemory
 from torpor.adapters.qemu.origin import DELTA, DELTA_SHARE, FIRMWARE, MEMORY, Origin, blocks, look, open_ram
 from torpor.adapters.qemu.packed import EMPTY, TooMuchChanged
@@ -98,7 +99,7 @@ def write_parts(vm: Vm, state: Generation, older: Sequence[Generation], how: Sav
         require_room(state.path, int(there.sum()) * PAGE)
         device, firmware = _write_device(vm, state.device), _write_firmware(vm, state)
         job = _Job(source, state, how.packing or _choose(source, there, how), how.threads, progress)
-        delta = _write_delta(job, origin, own, there) if origin else None
+        delta = _write_delta(job, origin, own, there) if origin and worth_a_delta(source, origin, own) else None
         saved = delta or _write_whole(job, there, how.speed)
     parts = {FIRMWARE: firmware, **saved.parts}
     return Written(parts, saved.base, device, saved.pages * PAGE, saved.room)

@@ -17,7 +17,7 @@ from torpor.adapters.fakes import (
     FakeStateStore,
     ManualClock,
 )
-from torpor.adapters.fakes_records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
+from torpor.adapters.fakes.records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.domain.capacity import ClaimKind, Resources
 from torpor.domain.instance import BackendState
 from torpor.domain.plan import Policy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from torpor.adapters.fakes_records import FakeHistory
+from torpor.adapters.fakes.records import FakeHistory
 from torpor.adapters.sql import Database, SqlHistory
 from torpor.domain.ids import HostId
 from torpor.domain.timing import TimingModel, prior

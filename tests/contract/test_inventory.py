@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torpor.adapters.fakes_records import FakeInventory
+from torpor.adapters.fakes.records import FakeInventory
 from torpor.adapters.sql import Database, SqlInventory
 from torpor.domain.errors import Conflict, Invalid, NotFound, Problem
 from torpor.domain.ids import HostId, InstanceId, WorkloadId

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torpor.adapters.fakes_records import FakeJournal
+from torpor.adapters.fakes.records import FakeJournal
 from torpor.adapters.sql import Database, SqlJournal
 from torpor.domain.errors import Conflict, Invalid, NotFound, Problem
 from torpor.domain.ids import InstanceId, OperationId, WorkloadId

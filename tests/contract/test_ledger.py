@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from torpor.adapters.fakes_records import FakeLedger
+from torpor.adapters.fakes.records import FakeLedger
 from torpor.adapters.sql import Database, SqlLedger
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.errors import Conflict, Invalid, NoCapacity, NotFound, TorporError

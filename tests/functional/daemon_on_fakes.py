@@ -21,7 +21,7 @@ from torpor.adapters.fakes import (
     FakeSnapshots,
     FakeStateStore,
 )
-from torpor.adapters.fakes_records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
+from torpor.adapters.fakes.records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.config import Config, load
 from torpor.domain.capacity import Resources
 from torpor.domain.errors import BackendFailed

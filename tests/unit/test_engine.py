@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine_on_fakes import EngineOnFakes
 
-from torpor.adapters.fakes_records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
+from torpor.adapters.fakes.records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, MissingPart, NotFound, Refused
 from torpor.domain.ids import OperationId
 from torpor.domain.instance import AddressState, BackendState

@@ -6,7 +6,7 @@ import pytest
 from tests.engine_on_fakes import EngineOnFakes
 
 from torpor.adapters.fakes import ManualClock
-from torpor.adapters.fakes_hypervisor import FakeHypervisor
+from torpor.adapters.fakes.hypervisor import FakeHypervisor
 from torpor.domain.capacity import ClaimKind
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, NotFound, Refused
 from torpor.domain.instance import BackendState

@@ -2,8 +2,8 @@
 
 from collections.abc import Set
 
-from torpor.adapters.fakes_host import MIB, FakeState, FakeVm
-from torpor.adapters.fakes_hypervisor import FakeHypervisor
+from torpor.adapters.fakes.host import MIB, FakeState, FakeVm
+from torpor.adapters.fakes.hypervisor import FakeHypervisor
 from torpor.domain.errors import Conflict, NotFound, StateDamaged
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import StateStatus

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torpor.adapters.fakes_host import MIB, FakeSnapshot, FakeState, FakeVm
-from torpor.adapters.fakes_hypervisor import STATE_OVERHEAD_BYTES, FakeHypervisor
+from torpor.adapters.fakes.host import MIB, FakeSnapshot, FakeState, FakeVm
+from torpor.adapters.fakes.hypervisor import STATE_OVERHEAD_BYTES, FakeHypervisor
 from torpor.domain.errors import Conflict, NoRoomForState, NotFound, StateDamaged
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, SavedState, Snapshot, StateStatus

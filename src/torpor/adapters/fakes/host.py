@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from torpor.adapters.fakes_faults import Faults
+from torpor.adapters.fakes.faults import Faults
 from torpor.domain.capacity import Resources
 from torpor.domain.errors import InstanceGone
 from torpor.domain.ids import InstanceId

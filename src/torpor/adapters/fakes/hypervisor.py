@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from torpor.adapters.fakes_host import MIB, FakeHost, FakeState, FakeVm, GuestMemory, HostFaults
+from torpor.adapters.fakes.host import MIB, FakeHost, FakeState, FakeVm, GuestMemory, HostFaults
 from torpor.domain.capacity import Host, Resources
 from torpor.domain.errors import Conflict, NoRoomForState, StateDamaged
 from torpor.domain.ids import HostId, InstanceId

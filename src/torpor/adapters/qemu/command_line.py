@@ -78,6 +78,11 @@ def _identified(arguments: list[str], machine: Machine) -> list[str]:
     return [f"{a},mac={machine.spec.mac}" if a == _NIC else a for a in arguments] + ["-uuid", machine.spec.id]
 
 
+def reports_free_pages(arguments: Sequence[str]) -> bool:
+    """Whether a machine that was started with these arguments has a guest that reports free pages."""
+    return any(FREE_PAGE_REPORTING in argument for argument in arguments)
+
+
 def host_side(
     machine: Machine, folder: InstanceFolder, binary: str, user: str, tb_size_mb: int, tap: Tap | None,
     incoming: Incoming | None,

@@ -4,7 +4,13 @@ import time
 from functools import partial
 
 from torpor.adapters.qemu import transfer
-from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING, NO_PREAMBLE, Machine, guest_visible
+from torpor.adapters.qemu.command_line import (
+    FREE_PAGE_REPORTING,
+    NO_PREAMBLE,
+    Machine,
+    guest_visible,
+    reports_free_pages,
+)
 from torpor.adapters.qemu.installed import Accelerator, host_cpu
 from torpor.adapters.qemu.state_files import Manifest, Writer
 from torpor.adapters.qemu.vms import Vm, Vms
@@ -46,8 +52,7 @@ def manifest_of(
 def fitting_machine(vms: Vms, spec: InstanceSpec, manifest: Manifest) -> Machine:
     """The machine that the state was saved from. Raises MissingPart, StateDamaged when it can't be had here."""
     qemu = vms.installed.qemu()
-    reports = any(FREE_PAGE_REPORTING in argument for argument in manifest.arguments)
-    machine = vms.machine(spec, manifest.machine, reports)
+    machine = vms.machine(spec, manifest.machine, reports_free_pages(manifest.arguments))
     refuse = partial(_refuse, spec, manifest)
     if qemu.series != manifest.qemu or manifest.machine not in qemu.machines:
         raise refuse(f"QEMU {manifest.qemu} with {manifest.machine}", f"QEMU {qemu.version}")

@@ -3,18 +3,16 @@
 The memory is here; the disk's contents of the same instant are kept inside the instance's own disk.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, sync_folder, write_durably
+from torpor.adapters.qemu.aside import put_in_place, sweep, written_aside
+from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, write_durably
 from torpor.adapters.qemu.state_files import Manifest, manifest_in, sealed, unsealed
 from torpor.domain.errors import StateDamaged
 from torpor.domain.instance import Snapshot
-
-_PARTIAL = ".partial-"
 
 
 def disk_snapshot_name(name: str) -> str:
@@ -96,32 +94,16 @@ class SnapshotFiles:
     @contextmanager
     def new(self, name: str) -> Iterator[SnapshotFolder]:
         """A folder to write a snapshot into; what is in it when this block is left is removed. See `publish`."""
-        self.sweep()
-        self._folder.snapshots.mkdir(mode=0o700, exist_ok=True)
-        partial = SnapshotFolder(name, self._folder.snapshots / f"{_PARTIAL}{name}")
-        partial.path.mkdir(mode=0o700)
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial.path, ignore_errors=True)
+        with written_aside(self._folder.snapshots, name) as path:
+            yield SnapshotFolder(name, path)
 
     def publish(self, partial: SnapshotFolder, manifest: SnapshotManifest) -> SnapshotFolder:
         """From here on the snapshot is whole. Its stream is durable already."""
         write_durably(partial.manifest_file, sealed(asdict(manifest)))
-        final = self._folder.snapshots / partial.name
-        partial.path.rename(final)
-        sync_folder(self._folder.snapshots)
-        sync_folder(self._folder.path)
-        return SnapshotFolder(partial.name, final)
-
-    def sweep(self) -> None:
-        """Remove what was left half written or half removed."""
-        if self._folder.snapshots.exists():
-            for entry in self._folder.snapshots.glob(".*"):
-                shutil.rmtree(entry)
+        return SnapshotFolder(partial.name, put_in_place(partial.path))
 
     def remove(self, name: str) -> None:
         """Converges."""
         if self._folder.snapshots.exists():
-            self.sweep()
+            sweep(self._folder.snapshots)
             remove_tree(self._folder.snapshots / name)

@@ -2,20 +2,19 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torpor.adapters.qemu.aside import put_in_place, sweep, written_aside
 from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, sync_folder, write_durably
 from torpor.adapters.qemu.pages import checksum
 from torpor.domain.errors import StateDamaged
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Codec, Mechanism, SavedState, StateStatus
 
-_PARTIAL = ".partial-"
 _SPENT = "spent"
 _FORMAT = 2
 
@@ -186,29 +185,17 @@ class StateFiles:
 
         `publish` puts it in its place.
         """
-        self.sweep()
-        self._folder.states.mkdir(mode=0o700, exist_ok=True)
-        partial = Generation(number, self._folder.states / f"{_PARTIAL}{number}")
-        partial.path.mkdir(mode=0o700)
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial.path, ignore_errors=True)
+        with written_aside(self._folder.states, str(number)) as path:
+            yield Generation(number, path)
 
     def publish(self, partial: Generation, manifest: Manifest) -> Generation:
         """From here on the state is whole. Its other files are durable already."""
         write_durably(partial.manifest_file, sealed(asdict(manifest)))
-        final = self._folder.states / str(partial.number)
-        partial.path.rename(final)
-        sync_folder(self._folder.states)
-        sync_folder(self._folder.path)
-        return Generation(partial.number, final)
+        return Generation(partial.number, put_in_place(partial.path))
 
     def sweep(self) -> None:
         """Remove what was left half written or half removed."""
-        if self._folder.states.exists():
-            for entry in self._folder.states.glob(".*"):
-                shutil.rmtree(entry)
+        sweep(self._folder.states)
 
     def remove(self, generation: Generation) -> None:
         remove_tree(generation.path)

@@ -11,7 +11,7 @@ import numpy as np
 
 from torpor.adapters.qemu import codec, packed, sparse
 from torpor.adapters.qemu.codec import Packing
-from torpor.adapters.qemu.command_line import FREE_PAGE_REPORTING
+from torpor.adapters.qemu.command_line import reports_free_pages
 from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.disks import sync_file
 from torpor.adapters.qemu.estimate import worth_a_delta
@@ -148,8 +148,7 @@ def mappable(manifest: Manifest) -> bool:
     Not where the guest reports free pages: QEMU would punch them out of the file (seen with QEMU 7.2).
     """
     part = manifest.parts.get(MEMORY)
-    reports = any(FREE_PAGE_REPORTING in argument for argument in manifest.arguments)
-    return part is not None and not part.packed and not reports
+    return part is not None and not part.packed and not reports_free_pages(manifest.arguments)
 
 
 def require_room(folder: Path, needed: int) -> None:

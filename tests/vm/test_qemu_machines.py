@@ -14,6 +14,7 @@ from tests.installation import cached_image, wait_until
 from tests.vms import USER, Bench, bench, ignore, new_spec
 
 from torpor.adapters.qemu.images import Disk, ImageStore, Kernel
+from torpor.adapters.qemu.state_store import QemuStateStore
 from torpor.domain.errors import BackendFailed, Invalid, MissingPart
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, StateStatus
 
@@ -220,3 +221,15 @@ def test_the_self_test_passes_and_leaves_no_guest(qemu: Bench) -> None:
     assert told
     assert not (qemu.settings.state_dir / "self-test").exists()
     assert all(check.ok for check in qemu.backend.diagnostics.checks())
+
+
+def test_what_a_hanging_qemu_would_write_is_guessed(qemu: Bench) -> None:
+    spec = new_spec()
+    qemu.hypervisor.boot(spec)
+    pid = qemu.pid(spec.id)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert QemuStateStore(qemu.backend.vms).to_write(spec.id) > 1 << 20
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -15,6 +15,7 @@ from torpor.adapters.qemu.process import QemuProcess
 from torpor.adapters.qemu.ram import PAGE
 from torpor.adapters.qemu.state_files import StateFiles
 from torpor.adapters.qemu.vms import Vm
+from torpor.domain.errors import TorporError
 from torpor.domain.ids import InstanceId
 
 _SAMPLE = 512
@@ -39,36 +40,54 @@ class Estimates:
         self._known: dict[InstanceId, _Estimate] = {}
 
     def to_write(self, vm: Vm) -> int:
-        """Bytes whose writing takes as long as the suspension's reading and writing of memory. Raises InstanceGone."""
+        """Bytes whose writing takes as long as the suspension's reading and writing of memory.
+
+        Of a VM that can't be asked it is all that its process has: a plan must not fail because one QEMU hangs.
+        """
         id = vm.folder.id
         known = self._known.get(id)
         if known is None or known.process != vm.process or time.monotonic() - known.at > _FRESH_SECONDS:
-            with open_ram(vm, MEMORY, os.O_RDONLY) as source:
-                origin, own, there = look(vm, source, StateFiles(vm.folder).all())
-                pages = _pages(source, origin, own, there)
-            read = int(own.sum()) * PAGE * min(1.0, self._speed.write_rate() / _READ_RATE)
-            known = _Estimate(vm.process, int(pages * PAGE + read), time.monotonic())
-            self._known[id] = known
+            try:
+                num_bytes = self._look(vm)
+            except TorporError:
+                num_bytes = vm.process.own_memory()
+            known = self._known[id] = _Estimate(vm.process, num_bytes, time.monotonic())
         return known.num_bytes
+
+    def _look(self, vm: Vm) -> int:
+        with open_ram(vm, MEMORY, os.O_RDONLY) as source:
+            origin, own, there = look(vm, source, StateFiles(vm.folder).all())
+            pages = _pages(source, origin, own, there)
+        read = int(own.sum()) * PAGE * min(1.0, self._speed.write_rate() / _READ_RATE)
+        return int(pages * PAGE + read)
 
 
 def worth_a_delta(source: GuestMemory, origin: Origin, own: Mask) -> bool:
     """Whether so little has changed, as far as a sample can tell, that only that is to be written."""
-    changed = _share(source, own, origin) * int(own.sum())
-    return changed <= int(origin.table.listed().sum()) * DELTA_SHARE
+    return _changed(source, origin, own) <= _limit(origin)
 
 
 def _pages(source: GuestMemory, origin: Origin | None, own: Mask, there: Mask) -> float:
     """Pages that would be written."""
-    if origin and worth_a_delta(source, origin, own):
-        return _share(source, own, origin) * int(own.sum())
+    if origin:
+        changed = _changed(source, origin, own)
+        if changed <= _limit(origin):
+            return changed
     return _share(source, there, None) * int(there.sum())
+
+
+def _changed(source: GuestMemory, origin: Origin, own: Mask) -> float:
+    return _share(source, own, origin) * int(own.sum())
+
+
+def _limit(origin: Origin) -> float:
+    return int(origin.table.listed().sum()) * DELTA_SHARE
 
 
 def _share(source: GuestMemory, among: Mask, origin: Origin | None) -> float:
     """How many of the pages differ from the origin's; without one, from zeros. 0 to 1."""
-    numbers: Sequence[int] = np.flatnonzero(among).tolist()
-    chosen = numbers[:: max(1, len(numbers) // _SAMPLE)]
+    numbers = np.flatnonzero(among)
+    chosen: Sequence[int] = numbers[:: max(1, len(numbers) // _SAMPLE)].tolist()
     page = memoryview(bytearray(PAGE))
     differing = 0
     for number in chosen:

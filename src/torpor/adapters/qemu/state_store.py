@@ -67,12 +67,7 @@ class QemuStateStore:
 
     def to_write(self, instance: InstanceId) -> int:
         vm = self._vms.find(instance)
-        if vm is None:
-            return 0
-        try:
-            return self._estimates.to_write(vm)
-        except InstanceGone:
-            return 0
+        return self._estimates.to_write(vm) if vm else 0
 
     def mapped(self, instance: InstanceId) -> bool:
         vm = self._vms.find(instance)

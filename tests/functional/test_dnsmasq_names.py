@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -297,6 +298,20 @@ def test_a_port_that_is_taken_is_told(ethernet: None, names: DnsmasqNames) -> No
         other.bind((GATEWAY, 53))
         with pytest.raises(BackendFailed, match="another name server has that port"):
             names.ensure()
+
+
+def test_a_port_that_is_just_being_given_up_is_waited_for(ethernet: None, names: DnsmasqNames) -> None:
+    """A server that was killed may keep its sockets for a moment after it has gone from the list of processes."""
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind((GATEWAY, 53))
+    end = threading.Timer(0.5, other.close)
+    end.start()
+    try:
+        names.ensure()
+    finally:
+        end.join()
+
+    assert ask(f"gateway.{ZONE}") == GATEWAY
 
 
 def test_a_folder_that_the_server_may_not_pass_is_named(ethernet: None, settings: DnsmasqSettings) -> None:

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from torpor.domain.errors import BackendFailed, MissingPart
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
+_FREED_SECONDS = 3.0
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _USERS = ("dnsmasq", "nobody")
 
@@ -48,6 +51,10 @@ class DnsmasqSettings:
         return self.directory / "dnsmasq.log"
 
 
+class _PortTaken(BackendFailed):
+    """By another server, or by one that was killed: its sockets last a moment longer than its process."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     pid: int
@@ -73,8 +80,17 @@ class DnsmasqProcess:
 
     def start(self) -> None:
         """Returns once the server listens. Raises MissingPart, BackendFailed."""
-        settings = self._settings
         self._refuse_hidden_directory()
+        again = Retrying(
+            retry=retry_if_exception_type(_PortTaken),
+            wait=wait_fixed(0.1),
+            stop=stop_after_delay(_FREED_SECONDS),
+            reraise=True,
+        )
+        again(self._start)
+
+    def _start(self) -> None:
+        settings = self._settings
         argv = [self.find_binary(), *self.options()]
         what = f"the name server could not be started on {settings.listen_address}"
         try:
@@ -87,7 +103,8 @@ class DnsmasqProcess:
             raise BackendFailed(what, detail=f"it did not come up within {_START_SECONDS:.0f} s") from error
         if done.returncode != 0:
             said = " ".join(done.stderr.split()).removeprefix("dnsmasq: ")
-            raise BackendFailed(what, detail=said or f"exit code {done.returncode}", remedy=self._remedy(said))
+            kind = _PortTaken if "in use" in said else BackendFailed
+            raise kind(what, detail=said or f"exit code {done.returncode}", remedy=self._remedy(said))
 
     def stop(self) -> None:
         """End every server that reads our directory, whatever its other settings. Converges."""

@@ -10,9 +10,11 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
 
 from torpor.domain.errors import BackendFailed
 
@@ -30,6 +32,13 @@ class AgentRefused(BackendFailed):
 
 class AgentSilent(BackendFailed):
     """Nobody answers: no agent in the guest, a guest that still boots or stands still, or no guest."""
+
+
+class _TurnedAway(AgentSilent):
+    """The line was full, or it was dropped with the client before us: the next try may be let in.
+
+    QEMU keeps one client waiting besides the one that it serves, and turns a third away at once.
+    """
 
 
 class Conversation:
@@ -57,9 +66,9 @@ class Conversation:
             )
         return answer.get("return")
 
-    def sync(self, timeout: float) -> None:
+    def sync(self, deadline: float) -> None:
         """Throw away what is owed to others, until the agent repeats a number of ours."""
-        deadline, number = time.monotonic() + timeout, secrets.randbelow(2**31)
+        number = secrets.randbelow(2**31)
         question: dict[str, object] = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
         self._send(question, _DELIMITER, deadline)
         while True:
@@ -97,8 +106,10 @@ class Conversation:
     def _receive(self, deadline: float) -> None:
         with self._in_time(deadline):
             received = self._connection.recv(65536)
-        if not received or len(self._buffer) > _LONGEST_ANSWER:
-            raise _silent(self._path, "the connection was closed" if not received else "its answer has no end")
+        if not received:
+            raise _silent(self._path, "the connection was closed", _TurnedAway)
+        if len(self._buffer) > _LONGEST_ANSWER:
+            raise _silent(self._path, "its answer has no end")
         self._buffer += received
 
     @contextmanager
@@ -112,36 +123,41 @@ class Conversation:
         except TimeoutError as error:
             raise _silent(self._path, "no answer in time") from error
         except OSError as error:
-            raise _silent(self._path, error.strerror or str(error)) from error
+            raise _silent(self._path, error.strerror or str(error), _TurnedAway) from error
 
 
 @contextmanager
 def conversation(path: Path, timeout: float) -> Iterator[Conversation]:
     """Connect to the agent at `path` and sync within `timeout` seconds. Raises AgentSilent."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
-        _connect(connection, path, time.monotonic() + timeout)
-        talk = Conversation(connection, path)
-        talk.sync(timeout)
-        yield talk
+    deadline = time.monotonic() + timeout
+    knock = Retrying(
+        retry=retry_if_exception_type(_TurnedAway),
+        wait=wait_fixed(_IN_LINE_SECONDS),
+        stop=stop_before_delay(timeout),
+        reraise=True,
+    )
+    with knock(_begin, path, deadline) as connection:
+        yield Conversation(connection, path)
 
 
-def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
-    """QEMU keeps one client waiting besides the one that it serves, and turns a third away at once."""
-    while True:
+def _begin(path: Path, deadline: float) -> socket.socket:
+    """A connection to an agent that was just heard. Raises AgentSilent; _TurnedAway where another try may be let in."""
+    with ExitStack() as undo:
+        connection = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        connection.settimeout(max(deadline - time.monotonic(), _IN_LINE_SECONDS))
         try:
             connection.connect(str(path))
-            return
         except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise _silent(path, "others are talking with it") from error
-            time.sleep(_IN_LINE_SECONDS)
+            raise _silent(path, "others are talking with it", _TurnedAway) from error
         except OSError as error:
             raise _silent(path, error.strerror or str(error)) from error
+        Conversation(connection, path).sync(deadline)
+        undo.pop_all()
+        return connection
 
 
-def _silent(path: Path, why: str) -> AgentSilent:
-    return AgentSilent(
+def _silent(path: Path, why: str, kind: type[AgentSilent] = AgentSilent) -> AgentSilent:
+    return kind(
         "the guest agent does not answer",
         detail=f"{why} ({path})",
         remedy="have qemu-guest-agent running in the guest, or wait until it has booted",

@@ -17,7 +17,7 @@ from torpor.adapters.qemu.installed import Accelerator
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.memory import GuestMemory, guest_memory
 from torpor.adapters.qemu.packed import EMPTY, TooMuchChanged
-from torpor.adapters.qemu.pages import PageIndex, checksum, hashes_of, read_index, runs, table_of, write_index
+from torpor.adapters.qemu.pages import Numbers, PageIndex, checksum, hashes_of, read_index, runs, table_of, write_index
 from torpor.adapters.qemu.ram import PAGE, Region
 from torpor.adapters.qemu.state_files import Generation, Manifest, Part, StateFiles, Writer
 from torpor.adapters.qemu.transfer import check_parts
@@ -63,15 +63,15 @@ def ram() -> Ram:
     return ram
 
 
-def everything() -> list[tuple[int, int]]:
-    return list(runs(np.ones(PAGES, np.bool_), 16, 256))
+def everything() -> Numbers:
+    return np.arange(PAGES, dtype=np.uint32)
 
 
 def save(ram: Ram, path: Path, codec: Codec | None) -> PageIndex:
     """Sparse without a codec, packed with one."""
     with ram.opened() as source:
         if codec is None:
-            return sparse.save(source, everything(), path, 2, ignore)
+            return sparse.save(source, list(runs(np.ones(PAGES, np.bool_), 16, 256)), path, 2, ignore)
         nothing = table_of(PAGES, EMPTY)
         return packed.save(source, everything(), nothing, EMPTY.numbers, None, Packing(codec), path, 2, ignore)
 
@@ -87,15 +87,7 @@ def load(into: Ram, index: PageIndex, path: Path, codec: Codec | None) -> None:
 def delta(ram: Ram, base: PageIndex, path: Path, limit: int | None = None) -> PageIndex:
     with ram.opened() as source:
         return packed.save(
-            source,
-            everything(),
-            table_of(PAGES, base),
-            EMPTY.numbers,
-            limit,
-            Packing(Codec.LZ4),
-            path,
-            2,
-            ignore,
+            source, everything(), table_of(PAGES, base), EMPTY.numbers, limit, Packing(Codec.LZ4), path, 2, ignore
         )
 
 

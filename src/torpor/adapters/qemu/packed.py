@@ -3,16 +3,24 @@
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from torpor.adapters.qemu.codec import Packing, unpack
-from torpor.adapters.qemu.memory import Count, GuestMemory, buffer, each, opened, read, write_all
-from torpor.adapters.qemu.pages import Block, Hashes, Numbers, PageIndex, Table, checksum, damaged, hashes_of
+from torpor.adapters.qemu.memory import RUN, Count, GuestMemory, buffer, each, opened, read, write_all
+from torpor.adapters.qemu.pages import (
+    Block,
+    Hashes,
+    Numbers,
+    PageIndex,
+    Table,
+    checksum,
+    damaged,
+    hashes_of,
+    neighbours,
+)
 from torpor.adapters.qemu.ram import PAGE
 from torpor.domain.instance import Codec
 from torpor.ports import Progress
@@ -30,7 +38,7 @@ class TooMuchChanged(Exception):
 
 
 def save(
-    source: GuestMemory, wanted: Sequence[tuple[int, int]], base: Table, gone: Numbers, limit: int | None,
+    source: GuestMemory, wanted: Numbers, base: Table, gone: Numbers, limit: int | None,
     packing: Packing, path: Path, threads: int, progress: Progress,
 ) -> PageIndex:  # fmt: skip
     """Write those of the pages that differ from the base to a new file, durable on return.
@@ -40,21 +48,19 @@ def save(
     """
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as target:
         packer = _Packer(target, packing, limit)
-        count = Count(sum(n for _, n in wanted) * PAGE, progress)
+        count = Count(len(wanted) * PAGE, progress)
         zeros: list[Numbers] = [gone]
 
-        def work(run: tuple[int, int], buffer: memoryview) -> None:
-            first, pages = run
-            piece = buffer[: pages * PAGE]
-            source.read(first, piece)
+        def work(numbers: Numbers, buffer: memoryview) -> None:
+            piece = source.gather(numbers, buffer)
             hashes = hashes_of(piece)
-            other = base.differing(first, hashes)
+            other = base.differing(numbers, hashes)
             there = hashes.any(axis=1)
-            zeros.append((np.flatnonzero(other & ~there) + first).astype(np.uint32))
-            packer.add(piece, first, np.flatnonzero(other & there), hashes)
+            zeros.append(numbers[other & ~there])
+            packer.add(piece, numbers, np.flatnonzero(other & there), hashes)
             count.add(len(piece))
 
-        each(work, wanted, threads)
+        each(work, [wanted[at : at + RUN] for at in range(0, len(wanted), RUN)], threads)
         packer.finish()
         os.fsync(target)
     return packer.index(np.unique(np.concatenate(zeros)))
@@ -71,7 +77,7 @@ def load(target: GuestMemory, index: PageIndex, codec: Codec, path: Path, thread
         def work(block: Block, buffer: memoryview) -> None:
             data = _unpacked(source, block, codec, buffer, path)
             numbers = index.numbers[block.first : block.first + block.count]
-            for at, many in _neighbours(numbers):
+            for at, many in neighbours(numbers):
                 target.write(int(numbers[at]), data[at * PAGE : (at + many) * PAGE])
             count.add(len(data))
 
@@ -110,13 +116,13 @@ class _Packer:
         self._end = 0
         self._written: list[tuple[Block, Numbers, Hashes]] = []
 
-    def add(self, piece: memoryview, first: int, places: npt.NDArray[np.intp], hashes: Hashes) -> None:
+    def add(self, piece: memoryview, numbers: Numbers, places: npt.NDArray[np.intp], hashes: Hashes) -> None:
         """Take the pages at these places of the piece. Called by several threads."""
         per_block = _BLOCK // PAGE
         pages = np.frombuffer(piece, dtype=np.uint8).reshape(-1, PAGE)
         for at in range(0, len(places), per_block):
             some = places[at : at + per_block]
-            ready = self._gather(((some + first).astype(np.uint32), hashes[some], pages[some].tobytes()), per_block)
+            ready = self._gather((numbers[some], hashes[some], pages[some].tobytes()), per_block)
             if ready:
                 self._write(ready)
 
@@ -171,11 +177,3 @@ def _unpacked(source: int, block: Block, codec: Codec, buffer: memoryview, path:
         return unpack(codec, stored[: block.packed], block.count * PAGE)
     except ValueError as error:
         raise damaged(path, f"what lies at {block.offset} can't be unpacked: {error}") from error
-
-
-def _neighbours(numbers: Numbers) -> Iterator[tuple[int, int]]:
-    """(place, count) of pages that follow one another in the guest as they do in the block."""
-    breaks = np.flatnonzero(np.diff(numbers.astype(np.int64)) != 1) + 1
-    edges = [0, *breaks.tolist(), len(numbers)]
-    for start, end in pairwise(edges):
-        yield start, end - start

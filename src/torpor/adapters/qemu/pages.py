@@ -6,6 +6,7 @@ A page that is not listed is all zeros.
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,9 @@ class Table:
         """The pages that are not zero."""
         return np.asarray(self.hashes.any(axis=1))
 
-    def differing(self, first: int, hashes: Hashes) -> Mask:
-        """Which of the pages from `first` on have other contents than these."""
-        return np.asarray((self.hashes[first : first + len(hashes)] != hashes).any(axis=1))
+    def differing(self, numbers: Numbers, hashes: Hashes) -> Mask:
+        """Which of these pages have other contents than these."""
+        return np.asarray((self.hashes[numbers] != hashes).any(axis=1))
 
 
 def table_of(pages: int, index: PageIndex) -> Table:
@@ -126,6 +127,14 @@ def runs(mask: Mask, gap: int, largest: int, first: int = 0) -> Iterator[tuple[i
     for start, end in zip(firsts, lasts, strict=True):
         for page in range(start, end, largest):
             yield first + page, min(largest, end - page)
+
+
+def neighbours(numbers: Numbers) -> Iterator[tuple[int, int]]:
+    """(place, count) of pages that follow one another in the guest as they do in the list."""
+    breaks = np.flatnonzero(np.diff(numbers.astype(np.int64)) != 1) + 1
+    edges = [0, *breaks.tolist(), len(numbers)] if len(numbers) else []
+    for start, end in pairwise(edges):
+        yield start, end - start
 
 
 def sorted_index(pieces: Sequence[tuple[Numbers, Hashes]]) -> PageIndex:

@@ -17,7 +17,7 @@ class QemuSettings:
     user: str = "torpor-qemu"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     tb_size_mb: int = 64
-    save_threads: int = 2
+    save_threads: int = 8
     codec: Literal["auto", "none", "lz4", "zstd"] = "auto"
     codec_level: int = 1
     restore: Literal["eager", "lazy"] = "eager"

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from torpor.adapters.qemu.memory import GAP, LARGEST, RUN, Count, GuestMemory, buffer, each, opened, read, write_all
-from torpor.adapters.qemu.pages import Hashes, Numbers, PageIndex, damaged, hashes_of, runs, sorted_index, table_of
+from torpor.adapters.qemu.pages import (
+    Hashes,
+    Numbers,
+    PageIndex,
+    damaged,
+    hashes_of,
+    neighbours,
+    runs,
+    sorted_index,
+    table_of,
+)
 from torpor.adapters.qemu.ram import PAGE
 from torpor.ports import Progress
 
@@ -60,6 +70,17 @@ def load(target: GuestMemory, index: PageIndex, path: Path, threads: int, progre
             count.add(len(piece))
 
         each(work, wanted, threads)
+
+
+def read_ahead(numbers: Numbers, path: Path) -> None:
+    """Have these pages of a file that a guest maps read, all at a time.
+
+    The kernel reads a page of the file before it lets a private copy of it be written, one after the other.
+    """
+    numbers = np.sort(numbers)
+    with path.open("rb", buffering=0) as file:
+        for at, many in neighbours(numbers):
+            os.posix_fadvise(file.fileno(), int(numbers[at]) * PAGE, many * PAGE, os.POSIX_FADV_WILLNEED)
 
 
 def check(index: PageIndex, path: Path, progress: Progress) -> None:

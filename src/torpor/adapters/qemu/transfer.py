@@ -120,6 +120,8 @@ def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, thre
     wanted = {name: part for name, part in manifest.parts.items() if not (mapped and name == MEMORY)}
     for name, part, told in _in_turn(wanted, progress):
         index = read_index(state.index(name), part.index_checksum)
+        if mapped and name == DELTA:
+            sparse.read_ahead(index.numbers, state.part(MEMORY))
         with open_ram(vm, name, os.O_RDWR) as target:
             if part.packed:
                 packed.load(target, index, part.codec, state.part(name), threads, told)
@@ -166,9 +168,9 @@ def require_room(folder: Path, needed: int) -> None:
 def _write_delta(job: _Job, origin: Origin, own: Mask, there: Mask) -> _Saved | None:
     """What differs from the origin, whose memory is shared. None when that is too much."""
     listed = origin.table.listed()
-    gone = np.flatnonzero(listed & ~there).astype(np.uint32)
+    gone = _numbers(listed & ~there)
     try:
-        index = _packed(job, DELTA, own, origin.table, gone, int(listed.sum() * DELTA_SHARE))
+        index = _packed(job, DELTA, _numbers(own), origin.table, gone, int(listed.sum() * DELTA_SHARE))
     except TooMuchChanged:
         job.state.part(DELTA).unlink()
         return None
@@ -184,7 +186,7 @@ def _write_whole(job: _Job, there: Mask, speed: DiskSpeed) -> _Saved:
     plain = job.packing.codec is Codec.NONE
     if not plain:
         nothing = table_of(job.source.pages, EMPTY)
-        index = _packed(job, MEMORY, there, nothing, EMPTY.numbers, None)
+        index = _packed(job, MEMORY, _numbers(there), nothing, EMPTY.numbers, None)
     else:
         wanted = list(runs(there, GAP, RUN))
         index = sparse.save(job.source, wanted, job.state.part(MEMORY), job.threads, job.progress)
@@ -196,15 +198,18 @@ def _write_whole(job: _Job, there: Mask, speed: DiskSpeed) -> _Saved:
 def _write_firmware(vm: Vm, state: Generation) -> Part:
     with open_ram(vm, FIRMWARE, os.O_RDONLY) as source:
         job = _Job(source, state, Packing(Codec.NONE), 1, _ignore)
-        there, nothing = np.ones(source.pages, np.bool_), table_of(source.pages, EMPTY)
-        return _part(job, FIRMWARE, _packed(job, FIRMWARE, there, nothing, EMPTY.numbers, None), packed=True)
+        all_of_it, nothing = np.arange(source.pages, dtype=np.uint32), table_of(source.pages, EMPTY)
+        return _part(job, FIRMWARE, _packed(job, FIRMWARE, all_of_it, nothing, EMPTY.numbers, None), packed=True)
 
 
-def _packed(job: _Job, name: str, among: Mask, base: Table, gone: Numbers, limit: int | None) -> PageIndex:
-    wanted = list(runs(among, GAP, RUN))
+def _packed(job: _Job, name: str, wanted: Numbers, base: Table, gone: Numbers, limit: int | None) -> PageIndex:
     return packed.save(
         job.source, wanted, base, gone, limit, job.packing, job.state.part(name), job.threads, job.progress
     )
+
+
+def _numbers(chosen: Mask) -> Numbers:
+    return np.flatnonzero(chosen).astype(np.uint32)
 
 
 def _part(job: _Job, name: str, index: PageIndex, *, packed: bool) -> Part:

@@ -24,7 +24,7 @@ import dns.reversename
 import httpx
 import psutil
 
-from torpor.adapters.qemu.images import ImageStore
+from torpor.adapters.images.store import ImageStore
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path(os.environ.get("TORPOR_TEST_CACHE", ROOT / "build" / "test-images"))

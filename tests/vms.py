@@ -14,16 +14,17 @@ from typing import Any, Literal
 
 from tests.installation import CACHE, cached_image, wait_until
 
+from torpor.adapters.config_drive import config_drive_image
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.guest import AgentGuest, Ethernet
+from torpor.adapters.images.store import ImageStore
 from torpor.adapters.qemu import QemuSettings, make_backend
-from torpor.adapters.qemu.guest import QemuGuest
-from torpor.adapters.qemu.images import ImageStore
 from torpor.adapters.qemu.layout import InstanceFolder
-from torpor.adapters.qemu.seed import config_drive_image
-from torpor.adapters.qemu.vms import BootImages
 from torpor.domain.errors import BackendFailed
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, NetworkConfig
 from torpor.domain.workload import Flavor
+from torpor.ports import BootImages
 
 BOOT_SECONDS = 120.0
 Restore = Literal["eager", "lazy"]
@@ -60,7 +61,9 @@ class Bench:
         self.backend = make_backend(settings, images or ImageStore(CACHE), config_drive_image, mechanism=mechanism)
         self.hypervisor = self.backend.hypervisor
         self.suspension = self.backend.suspension
-        self.guest = QemuGuest(lambda id: self.folder(id).agent_socket, "lo", "127.0.0.1")
+        self.guest = AgentGuest(
+            over_socket(lambda id: self.folder(id).agent_socket), lambda _: Ethernet("lo", "127.0.0.1")
+        )
 
     def told(self, restore: Restore, codec: Packing) -> Bench:
         """The same guests under a backend that was told otherwise."""

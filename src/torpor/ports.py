@@ -7,6 +7,7 @@ missing, and succeeds when nothing is; so it may be repeated after a crash or a 
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
@@ -289,6 +290,33 @@ class BatchSystem(Protocol):
 
     def after_resume(self, nodes: Sequence[str]) -> None:
         """Resume the jobs and undrain the nodes. Converges."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel and its initramfs, booted directly."""
+
+    kernel: Path
+    initrd: Path
+    cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A base for overlays. `kernel` boots it where it has no boot loader of its own."""
+
+    path: Path
+    format: str
+    virtual_bytes: int
+    kernel: Kernel | None = None
+
+
+class BootImages(Protocol):
+    """What a backend that boots from files asks of the images."""
+
+    def boot(self, name: str) -> Kernel | Disk:
+        """What a machine of this image is started with. Raises NotFound."""
         ...
 
 

@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torpor.adapters.config_drive import config_drive_image
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.guest import AgentGuest, Ethernet
+from torpor.adapters.images.store import ImageStore
 from torpor.adapters.names.dnsmasq import DnsmasqNames
 from torpor.adapters.names.process import DnsmasqSettings
 from torpor.adapters.no_batch_system import NoBatchSystem
 from torpor.adapters.qemu.backend import make_backend
-from torpor.adapters.qemu.guest import QemuGuest
-from torpor.adapters.qemu.images import ImageStore
 from torpor.adapters.qemu.layout import Layout
 from torpor.adapters.qemu.network import BridgeNetwork, NetworkSettings
-from torpor.adapters.qemu.seed import config_drive_image
 from torpor.adapters.qemu.settings import QemuSettings
 from torpor.adapters.sql import open_records
 from torpor.config import Config
@@ -122,10 +123,9 @@ def parts(config: Config) -> Parts:
     _prepare(config)
     images = ImageStore(config.state_dir / "images")
     layout = Layout(config.state_dir)
-    guest = QemuGuest(
-        lambda i: layout.instance(i).agent_socket,
-        config.network.interface,
-        config.network.gateway,
+    guest = AgentGuest(
+        over_socket(lambda i: layout.instance(i).agent_socket),
+        lambda _: Ethernet(config.network.interface, config.network.gateway),
         link_up=lambda i: backend.vms.require(i).set_link(up=True),
     )
     bridge = network(config)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from torpor.adapters.qemu.agent import AgentRefused, AgentSilent
-from torpor.adapters.qemu.guest import QemuGuest
-from torpor.domain.errors import BackendFailed
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.guest import AgentGuest, Ethernet
+from torpor.domain.errors import AgentRefused, AgentSilent, BackendFailed
 from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import Execution, Instance
 
@@ -75,9 +75,13 @@ def ethernet() -> Iterator[None]:
         clean()
 
 
+def on_ethernet(instance: Instance) -> Ethernet:
+    return Ethernet(INTERFACE, GATEWAY)
+
+
 @dataclass(frozen=True)
 class Agent:
-    guest: QemuGuest
+    guest: AgentGuest
     socket: Path
 
 
@@ -89,7 +93,7 @@ def agent(ethernet: None, agent_program: str) -> Iterator[Agent]:
         blocked = ["-b", ",".join(NEVER_HERE)]
         with subprocess.Popen(["ip", "netns", "exec", NAMESPACE, *argv, *blocked]) as process:
             try:
-                guest = QemuGuest(lambda _: path, INTERFACE, GATEWAY)
+                guest = AgentGuest(over_socket(lambda _: path), on_ethernet)
                 while not guest.agent_answers(ID):  # its socket is there before it listens
                     assert process.poll() is None
                     time.sleep(0.01)
@@ -98,7 +102,7 @@ def agent(ethernet: None, agent_program: str) -> Iterator[Agent]:
                 process.kill()
 
 
-def finished(guest: QemuGuest, pid: int) -> Execution:
+def finished(guest: AgentGuest, pid: int) -> Execution:
     while not (result := guest.execution(ID, pid)).finished:
         time.sleep(0.01)
     return result
@@ -129,7 +133,7 @@ def test_whoever_finds_the_line_full_is_let_in_later() -> None:
         with ThreadPoolExecutor(1) as pool:
             server = pool.submit(serve)
             in_line.close()
-            assert QemuGuest(lambda _: path, INTERFACE, GATEWAY, sync_seconds=30).agent_answers(ID)
+            assert AgentGuest(over_socket(lambda _: path, 30.0), on_ethernet).agent_answers(ID)
             server.result(30)
 
 
@@ -154,7 +158,7 @@ def test_whoever_is_dropped_at_the_door_knocks_again() -> None:
 
         with ThreadPoolExecutor(1) as pool:
             server = pool.submit(serve)
-            answers = QemuGuest(lambda _: path, INTERFACE, GATEWAY, sync_seconds=30).agent_answers(ID)
+            answers = AgentGuest(over_socket(lambda _: path, 30.0), on_ethernet).agent_answers(ID)
             assert answers
             server.result(30)
 
@@ -178,41 +182,41 @@ def test_what_was_owed_to_somebody_else_is_thrown_away() -> None:
 
         with ThreadPoolExecutor(1) as pool:
             server = pool.submit(serve)
-            assert QemuGuest(lambda _: path, INTERFACE, GATEWAY, sync_seconds=30).addresses(ID) == ()
+            assert AgentGuest(over_socket(lambda _: path, 30.0), on_ethernet).addresses(ID) == ()
             server.result(30)
 
 
 @pytest.fixture
-def outside(ethernet: None) -> QemuGuest:
-    return QemuGuest(lambda _: Path("/nonexistent/agent.sock"), INTERFACE, GATEWAY)
+def outside(ethernet: None) -> AgentGuest:
+    return AgentGuest(over_socket(lambda _: Path("/nonexistent/agent.sock")), on_ethernet)
 
 
-def test_a_guest_with_its_address_on_its_interface_is_found(outside: QemuGuest) -> None:
+def test_a_guest_with_its_address_on_its_interface_is_found(outside: AgentGuest) -> None:
     inside("addr", "add", f"{ADDRESS}/24", "dev", "eth0")
 
     assert outside.probe(instance())
 
 
-def test_a_guest_without_its_address_is_not_found(outside: QemuGuest) -> None:
+def test_a_guest_without_its_address_is_not_found(outside: AgentGuest) -> None:
     inside("addr", "add", "10.103.8.99/24", "dev", "eth0")
 
     assert not outside.probe(instance())
 
 
-def test_another_machine_with_the_address_does_not_count(outside: QemuGuest) -> None:
+def test_another_machine_with_the_address_does_not_count(outside: AgentGuest) -> None:
     inside("addr", "add", f"{ADDRESS}/24", "dev", "eth0")
 
     assert not outside.probe(instance(mac="52:54:00:00:00:01"))
 
 
 def test_probing_without_the_network_says_which_interface_is_missing() -> None:
-    guest = QemuGuest(lambda _: Path("/nonexistent"), "torpor-tg9", GATEWAY)
+    guest = AgentGuest(over_socket(lambda _: Path("/nonexistent")), lambda _: Ethernet("torpor-tg9", GATEWAY))
 
     with pytest.raises(BackendFailed, match="torpor-tg9"):
         guest.probe(instance())
 
 
-def test_a_missing_agent_socket_is_a_silent_agent(outside: QemuGuest) -> None:
+def test_a_missing_agent_socket_is_a_silent_agent(outside: AgentGuest) -> None:
     assert not outside.agent_answers(ID)
     with pytest.raises(AgentSilent, match="guest agent does not answer"):
         outside.addresses(ID)
@@ -223,7 +227,7 @@ def test_a_socket_where_nobody_answers_is_a_silent_agent(tmp_path: Path) -> None
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        guest = QemuGuest(lambda _: path, INTERFACE, GATEWAY, sync_seconds=0.2)
+        guest = AgentGuest(over_socket(lambda _: path, 0.2), on_ethernet)
 
         assert not guest.agent_answers(ID)
 

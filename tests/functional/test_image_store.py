@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from torpor.adapters.qemu.images import Disk, ImageStore
+from torpor.adapters.images.store import ImageStore
 from torpor.domain.errors import Conflict, Invalid, NotFound
 from torpor.domain.image import ImageKind
+from torpor.ports import Disk
 
 MEGABYTE = 1 << 20
 

@@ -6,7 +6,7 @@ import pycdlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torpor.adapters.qemu.seed import config_drive_image
+from torpor.adapters.config_drive import config_drive_image
 from torpor.domain.config_drive import config_drive_files
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import InstanceSpec, NetworkConfig

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torpor.adapters.qemu.arp import Reply, parse_reply, request
-from torpor.adapters.qemu.guest import QemuGuest, interface_addresses, interface_of, parse_execution
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.arp import Reply, parse_reply, request
+from torpor.adapters.guest.guest import AgentGuest, Ethernet, interface_addresses, interface_of, parse_execution
 from torpor.domain.errors import BackendFailed
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Execution
@@ -109,7 +110,7 @@ def play(listener: socket.socket, answer: Answer) -> None:
                 connection.sendall(prefix + json.dumps(reply).encode() + b"\n")
 
 
-Played = Callable[[Answer], QemuGuest]
+Played = Callable[[Answer], AgentGuest]
 
 
 @pytest.fixture
@@ -117,12 +118,12 @@ def played(tmp_path: Path) -> Iterator[Played]:
     listener = socket.socket(socket.AF_UNIX)
     threads: list[threading.Thread] = []
 
-    def start(answer: Answer) -> QemuGuest:
+    def start(answer: Answer) -> AgentGuest:
         listener.bind(str(tmp_path / "agent.sock"))
         listener.listen()
         threads.append(threading.Thread(target=play, args=(listener, answer), daemon=True))
         threads[0].start()
-        return QemuGuest(lambda _: tmp_path / "agent.sock", "lo", "127.0.0.1")
+        return AgentGuest(over_socket(lambda _: tmp_path / "agent.sock"), lambda _: Ethernet("lo", "127.0.0.1"))
 
     yield start
     listener.shutdown(socket.SHUT_RDWR)

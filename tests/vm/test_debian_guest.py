@@ -19,8 +19,9 @@ import pytest
 from tests.installation import Installation, installation, wait_until
 from tests.vm import keeper
 
-from torpor.adapters.qemu.arp import has_address
-from torpor.adapters.qemu.guest import QemuGuest
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.arp import has_address
+from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.qemu.layout import InstanceFolder, Layout
 from torpor.domain.errors import TorporError
 from torpor.domain.ids import InstanceId
@@ -51,7 +52,9 @@ class Guest:
         self.id = InstanceId(shown["id"])
         self.address = str(shown["address"])
         self.folder: InstanceFolder = Layout(torpor.state_dir).instance(self.id)
-        self.agent = QemuGuest(lambda id: self.folder.agent_socket, torpor.interface, torpor.gateway, sync_seconds=20.0)
+        self.agent = AgentGuest(
+            over_socket(lambda id: self.folder.agent_socket, 20.0), lambda _: Ethernet(torpor.interface, torpor.gateway)
+        )
 
     def shown(self) -> Any:
         (instance,) = self.torpor.show(self.workload)["instances"]

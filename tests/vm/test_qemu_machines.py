@@ -13,10 +13,11 @@ import pytest
 from tests.installation import cached_image, wait_until
 from tests.vms import USER, Bench, bench, ignore, new_spec
 
-from torpor.adapters.qemu.images import Disk, ImageStore, Kernel
+from torpor.adapters.images.store import ImageStore
 from torpor.adapters.qemu.state_store import QemuStateStore
 from torpor.domain.errors import BackendFailed, Invalid, MissingPart
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, StateStatus
+from torpor.ports import Disk, Kernel
 
 DISK_BYTES = 64 << 20
 

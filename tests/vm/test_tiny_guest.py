@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from torpor.adapters.qemu.images import ImageStore, Kernel
-from torpor.adapters.qemu.seed import config_drive_image
+from torpor.adapters.config_drive import config_drive_image
+from torpor.adapters.images.store import ImageStore
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import InstanceSpec, NetworkConfig
 from torpor.domain.workload import Flavor
+from torpor.ports import Kernel
 
 MAC = "52:54:00:0a:66:02"
 ADDRESS = "10.102.0.5"

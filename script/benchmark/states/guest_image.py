@@ -4,7 +4,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from torpor.adapters.qemu.images import ImageStore, Kernel
+from torpor.adapters.images.store import ImageStore
+from torpor.ports import Kernel
 
 ROOT = Path(__file__).parents[3]
 _SOURCE = Path(__file__).parents[1] / "guest" / "bench-guest.c"

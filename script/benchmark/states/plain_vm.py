@@ -10,7 +10,8 @@ from typing import Any
 from benchmark.states.contender import TB_SIZE_MB, WORK_COUNT, Bench, Turn
 from benchmark.states.record import Cell, Measure
 from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, sync_file, until_first_tick
-from torpor.adapters.qemu.guest import QemuGuest
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.qemu.qmp import MonitorLost, Monitors
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Execution
@@ -23,7 +24,7 @@ _START_SECONDS = 60.0
 
 class _Shell:
     def __init__(self, agent: Path) -> None:
-        self._guest = QemuGuest(lambda id: agent, "lo", "127.0.0.1")
+        self._guest = AgentGuest(over_socket(lambda id: agent), lambda _: Ethernet("lo", "127.0.0.1"))
 
     def execute(self, command: str) -> int:
         return self._guest.execute(_ID, command)

@@ -8,10 +8,11 @@ from benchmark.states.contender import CHANGED_PERCENT, TB_SIZE_MB, WORK_COUNT, 
 from benchmark.states.pauses import watched_gaps
 from benchmark.states.record import Cell, Measure
 from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, until_first_tick
+from torpor.adapters.config_drive import config_drive_image
+from torpor.adapters.guest.agent import over_socket
+from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.qemu import QemuSettings, make_backend
-from torpor.adapters.qemu.guest import QemuGuest
 from torpor.adapters.qemu.layout import InstanceFolder
-from torpor.adapters.qemu.seed import config_drive_image
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import Codec, Execution, InstanceSpec, NetworkConfig, SavedState
 from torpor.domain.workload import Flavor
@@ -34,7 +35,7 @@ def new_spec(memory_mb: int) -> InstanceSpec:
 class _Shell:
     def __init__(self, folder: InstanceFolder) -> None:
         self._id = folder.id
-        self._guest = QemuGuest(lambda id: folder.agent_socket, "lo", "127.0.0.1")
+        self._guest = AgentGuest(over_socket(lambda id: folder.agent_socket), lambda _: Ethernet("lo", "127.0.0.1"))
 
     def execute(self, command: str) -> int:
         return self._guest.execute(self._id, command)

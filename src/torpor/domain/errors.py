@@ -111,6 +111,14 @@ class BackendFailed(TorporError):
     retryable = True
 
 
+class AgentRefused(BackendFailed):
+    """A guest's agent is there and says no: an unknown or switched-off command, or one that failed in the guest."""
+
+
+class AgentSilent(BackendFailed):
+    """Nobody answers: no agent in the guest, a guest that still boots or stands still, or no guest."""
+
+
 class NoRoomForState(BackendFailed):
     """The disk has no room (any more) for a saved state."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torpor.adapters.qemu.layout import sync_folder
+from torpor.files import sync_folder
 
 _PARTIAL = ".partial-"
 

@@ -12,8 +12,9 @@ from torpor.adapters.qemu.qmp import Monitors
 from torpor.adapters.qemu.settings import QemuSettings
 from torpor.adapters.qemu.state_store import QemuStateStore
 from torpor.adapters.qemu.suspension import QemuSuspension
-from torpor.adapters.qemu.vms import BootImages, Taps, Vms
+from torpor.adapters.qemu.vms import Taps, Vms
 from torpor.domain.instance import InstanceSpec, Mechanism
+from torpor.ports import BootImages
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torpor.adapters.qemu.images import Disk, Kernel
 from torpor.adapters.qemu.installed import Accelerator
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.network import Tap
 from torpor.domain.instance import InstanceSpec
+from torpor.ports import Disk, Kernel
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 RAM = "ram"

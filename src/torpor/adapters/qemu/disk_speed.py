@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from torpor.adapters.qemu.layout import write_durably
+from torpor.files import write_durably
 
 _PROBE = 32 << 20
 _BLOCK = 4 << 20

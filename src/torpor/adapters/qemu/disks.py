@@ -9,9 +9,9 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from torpor.adapters.qemu.images import Disk
-from torpor.adapters.qemu.layout import sync_folder
 from torpor.domain.errors import BackendFailed, Invalid, MissingPart, NoRoomForState
+from torpor.files import sync_folder
+from torpor.ports import Disk
 
 _PREFIX = "torpor-"
 _TIMEOUT = 120.0

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from torpor.adapters.qemu import background, disks, origin, snapshots, transfer
 from torpor.adapters.qemu.background import Background
 from torpor.adapters.qemu.fitting import fitting_machine, manifest_of, running_machine
-from torpor.adapters.qemu.images import Disk
-from torpor.adapters.qemu.layout import InstanceFolder, sync_folder
+from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.machine import prepare_seed
 from torpor.adapters.qemu.sink import Sink
 from torpor.adapters.qemu.snapshot_files import SnapshotFiles, SnapshotFolder, SnapshotManifest, disk_snapshot_name
@@ -24,7 +23,8 @@ from torpor.adapters.qemu.vms import Vm, Vms, unable
 from torpor.domain.errors import BackendFailed, Conflict, NoRoomForState, NotFound, StateDamaged, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, Snapshot
-from torpor.ports import Progress
+from torpor.files import sync_folder
+from torpor.ports import Disk, Progress
 
 log = logging.getLogger(__name__)
 

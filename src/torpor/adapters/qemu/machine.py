@@ -14,8 +14,7 @@ import psutil
 from torpor.adapters.qemu import ram
 from torpor.adapters.qemu.command_line import RAM
 from torpor.adapters.qemu.disks import create_overlay
-from torpor.adapters.qemu.images import Disk
-from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, sync_folder, write_durably
+from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.process import QemuProcess
 from torpor.adapters.qemu.spec_file import read_spec, write_spec
 from torpor.adapters.qemu.state_files import StateFiles
@@ -24,7 +23,8 @@ from torpor.domain.capacity import Host, Resources
 from torpor.domain.errors import BackendFailed, Conflict, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Observation
-from torpor.ports import Capabilities
+from torpor.files import remove_tree, sync_folder, write_durably
+from torpor.ports import Capabilities, Disk
 
 _COUNT_SECONDS = 5.0
 _OBSERVE_SECONDS = 0.5

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from torpor.adapters.qemu.layout import write_durably
 from torpor.adapters.qemu.ram import PAGE
 from torpor.domain.errors import StateDamaged
+from torpor.files import write_durably
 
 Numbers = npt.NDArray[np.uint32]
 Hashes = npt.NDArray[np.uint64]

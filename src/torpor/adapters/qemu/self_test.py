@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torpor.adapters.qemu import ram
 from torpor.adapters.qemu.command_line import RAM
-from torpor.adapters.qemu.layout import remove_tree
 from torpor.adapters.qemu.machine import QemuHypervisor
 from torpor.adapters.qemu.memory import LARGEST
 from torpor.adapters.qemu.pages import checksum
@@ -19,6 +18,7 @@ from torpor.domain.errors import BackendFailed, NotFound, StateDamaged
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import InstanceSpec, Mechanism, NetworkConfig
 from torpor.domain.workload import Flavor
+from torpor.files import remove_tree
 
 IMAGE = "tiny"
 _FLAVOR = Flavor(vcpus=1, memory_mb=128)

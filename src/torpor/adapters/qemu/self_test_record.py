@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from torpor.adapters.qemu.installed import Accelerator
-from torpor.adapters.qemu.layout import write_durably
+from torpor.files import write_durably
 
 
 def passed_here(path: Path, qemu: str, accelerator: Accelerator) -> bool:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torpor.adapters.qemu.aside import put_in_place, sweep, written_aside
-from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, write_durably
+from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.state_files import Manifest, manifest_in, sealed, unsealed
 from torpor.domain.errors import StateDamaged
 from torpor.domain.instance import Snapshot
+from torpor.files import remove_tree, write_durably
 
 
 def disk_snapshot_name(name: str) -> str:

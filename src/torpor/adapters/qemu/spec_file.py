@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from torpor.adapters.qemu.layout import write_durably
 from torpor.domain.errors import BackendFailed
 from torpor.domain.instance import InstanceSpec, NetworkConfig
 from torpor.domain.workload import Flavor
+from torpor.files import write_durably
 
 
 def write_spec(path: Path, spec: InstanceSpec) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from torpor.adapters.qemu.aside import put_in_place, sweep, written_aside
-from torpor.adapters.qemu.layout import InstanceFolder, remove_tree, sync_folder, write_durably
+from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.pages import checksum
 from torpor.domain.errors import StateDamaged
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Codec, Mechanism, SavedState, StateStatus
+from torpor.files import remove_tree, sync_folder, write_durably
 
 _SPENT = "spent"
 _FORMAT = 2

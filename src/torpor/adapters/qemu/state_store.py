@@ -8,11 +8,12 @@ from pathlib import Path
 from torpor.adapters.qemu import origin, snapshots, transfer
 from torpor.adapters.qemu.disk_speed import DiskSpeed
 from torpor.adapters.qemu.estimate import Estimates
-from torpor.adapters.qemu.layout import InstanceFolder, remove_tree
+from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.adapters.qemu.state_files import Generation, StateFiles
 from torpor.adapters.qemu.vms import Vms
 from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, NotFound, StateDamaged
 from torpor.domain.ids import InstanceId
+from torpor.files import remove_tree
 from torpor.ports import Progress
 
 

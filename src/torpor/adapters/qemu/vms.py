@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 
 from torpor.adapters.qemu import command_line
 from torpor.adapters.qemu.command_line import NETDEV, Incoming, Machine
-from torpor.adapters.qemu.images import Disk, Kernel
 from torpor.adapters.qemu.installed import Choice, InstalledQemu, choose_accelerator
 from torpor.adapters.qemu.layout import InstanceFolder, Layout
 from torpor.adapters.qemu.network import Tap
@@ -24,6 +23,7 @@ from torpor.adapters.qemu.settings import QemuSettings
 from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, MissingPart, TimedOut
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec
+from torpor.ports import BootImages
 
 _START_SECONDS = 60.0
 _DYING_SECONDS = 5.0
@@ -45,12 +45,6 @@ _STATES = {
     "io-error": BackendState.IO_ERROR,
     "internal-error": BackendState.IO_ERROR,
 }
-
-
-class BootImages(Protocol):
-    def boot(self, name: str) -> Kernel | Disk:
-        """What a machine of this image is started with. Raises NotFound."""
-        ...
 
 
 class Taps(Protocol):

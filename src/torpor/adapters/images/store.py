@@ -16,38 +16,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torpor.adapters.qemu.disk_file import DiskFile, inspect_disk
-from torpor.adapters.qemu.recipe import build_recipe
+from torpor.adapters.images.disk_file import DiskFile, inspect_disk
+from torpor.adapters.images.recipe import build_recipe
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, NotFound
 from torpor.domain.image import Image, ImageKind
 from torpor.domain.naming import check_label
+from torpor.ports import Disk, Kernel
 
 _CHUNK = 1 << 20
 _STAGING = ".staging-"
 _RECORD = "image.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """What QEMU boots directly."""
-
-    kernel: Path
-    initrd: Path
-    cmdline: str
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A base for overlays. `kernel` boots it where it has no boot loader of its own."""
-
-    path: Path
-    format: str
-    virtual_bytes: int
-    kernel: Kernel | None = None
 
 
 class ImageStore:

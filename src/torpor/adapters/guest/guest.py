@@ -6,15 +6,14 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from torpor.adapters.qemu.agent import AgentRefused, AgentSilent, Conversation, conversation
-from torpor.adapters.qemu.arp import has_address
-from torpor.domain.errors import BackendFailed
+from torpor.adapters.guest.arp import has_address
+from torpor.domain.errors import AgentRefused, AgentSilent, BackendFailed
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import ClockGap, Execution, Instance
 
@@ -31,27 +30,43 @@ _SHORT, _LONG = 5.0, 20.0
 """Seconds for a question that the agent answers itself, and for one that runs a program in the guest."""
 
 
-class QemuGuest:
+class Conversation(Protocol):
+    """An agent that was just heard."""
+
+    def ask(self, command: str, timeout: float, **arguments: object) -> Any:
+        """The command's `return` value, within `timeout` seconds. Raises AgentRefused, AgentSilent.
+
+        Commands and answers are those of qemu-guest-agent's QAPI schema.
+        """
+        ...
+
+
+Converse = Callable[[InstanceId], AbstractContextManager[Conversation]]
+"""Begins a conversation with a guest's agent. Raises AgentSilent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ethernet:
+    """Where the host meets a guest: its own link to the guest's Ethernet, and its IPv4 address there."""
+
+    interface: str
+    address: str
+
+
+class AgentGuest:
     """The Guest port. Thread-safe: one conversation at a time with each guest."""
 
     def __init__(
         self,
-        agent_socket: Callable[[InstanceId], Path],
-        interface: str,
-        gateway: str,
-        sync_seconds: float = 3.0,
+        converse: Converse,
+        ethernet: Callable[[Instance], Ethernet],
         probe_seconds: float = 1.0,
         link_up: Callable[[InstanceId], None] = lambda instance: None,
     ) -> None:
-        """`interface` is the host's link to the guests' Ethernet, `gateway` its address there.
-
-        `link_up` plugs a guest's network cable in.
-        """
+        """`ethernet` tells where to ask for a guest's address; `link_up` plugs a guest's network cable in."""
         self._link_up = link_up
-        self._agent_socket = agent_socket
-        self._interface = interface
-        self._gateway = gateway
-        self._sync_seconds = sync_seconds
+        self._converse = converse
+        self._ethernet = ethernet
         self._probe_seconds = probe_seconds
         self._turns: WeakValueDictionary[InstanceId, threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
@@ -64,7 +79,8 @@ class QemuGuest:
             return False
 
     def probe(self, instance: Instance) -> bool:
-        return has_address(self._interface, self._gateway, instance.mac, instance.address, self._probe_seconds)
+        link = self._ethernet(instance)
+        return has_address(link.interface, link.address, instance.mac, instance.address, self._probe_seconds)
 
     def addresses(self, instance: InstanceId) -> Sequence[str]:
         with self._talk(instance) as talk:
@@ -164,7 +180,7 @@ class QemuGuest:
         with self._lock:
             turn = self._turns.setdefault(instance, threading.Lock())
         try:
-            with turn, conversation(self._agent_socket(instance), self._sync_seconds) as talk:
+            with turn, self._converse(instance) as talk:
                 yield talk
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # A guest may send anything: what can't be made sense of is its failure, not ours.

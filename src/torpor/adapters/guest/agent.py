@@ -9,14 +9,15 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
 
-from torpor.domain.errors import BackendFailed
+from torpor.domain.errors import AgentRefused, AgentSilent
+from torpor.domain.ids import InstanceId
 
 _DELIMITER = b"\xff"
 _LONGEST_ANSWER = 64 * 2**20
@@ -26,14 +27,6 @@ _IN_LINE_SECONDS = 0.1
 """Between two tries to be let in."""
 
 
-class AgentRefused(BackendFailed):
-    """The agent is there and says no: an unknown or switched-off command, or one that failed in the guest."""
-
-
-class AgentSilent(BackendFailed):
-    """Nobody answers: no agent in the guest, a guest that still boots or stands still, or no guest."""
-
-
 class _TurnedAway(AgentSilent):
     """The line was full, or it was dropped with the client before us: the next try may be let in.
 
@@ -41,7 +34,7 @@ class _TurnedAway(AgentSilent):
     """
 
 
-class Conversation:
+class SocketConversation:
     """An agent that was just heard. Not thread-safe."""
 
     def __init__(self, connection: socket.socket, path: Path) -> None:
@@ -126,8 +119,15 @@ class Conversation:
             raise _silent(self._path, error.strerror or str(error), _TurnedAway) from error
 
 
+def over_socket(
+    agent_socket: Callable[[InstanceId], Path], sync_seconds: float = 3.0
+) -> Callable[[InstanceId], AbstractContextManager[SocketConversation]]:
+    """Conversations with agents, each at a unix socket of its own."""
+    return lambda instance: conversation(agent_socket(instance), sync_seconds)
+
+
 @contextmanager
-def conversation(path: Path, timeout: float) -> Iterator[Conversation]:
+def conversation(path: Path, timeout: float) -> Iterator[SocketConversation]:
     """Connect to the agent at `path` and sync within `timeout` seconds. Raises AgentSilent."""
     deadline = time.monotonic() + timeout
     knock = Retrying(
@@ -137,7 +137,7 @@ def conversation(path: Path, timeout: float) -> Iterator[Conversation]:
         reraise=True,
     )
     with knock(_begin, path, deadline) as connection:
-        yield Conversation(connection, path)
+        yield SocketConversation(connection, path)
 
 
 def _begin(path: Path, deadline: float) -> socket.socket:
@@ -151,7 +151,7 @@ def _begin(path: Path, deadline: float) -> socket.socket:
             raise _silent(path, "others are talking with it", _TurnedAway) from error
         except OSError as error:
             raise _silent(path, error.strerror or str(error)) from error
-        Conversation(connection, path).sync(deadline)
+        SocketConversation(connection, path).sync(deadline)
         undo.pop_all()
         return connection
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from torpor.domain.adoption import Mark, Stranger
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.errors import Problem
 from torpor.domain.ids import HostId, InstanceId, OperationId, WorkloadId
@@ -43,6 +44,13 @@ class Capabilities:
     guest_agent: bool
     snapshots: bool = False
     """Live snapshots with memory can be taken; the backend has the `Snapshots` port."""
+    clones: bool = False
+    """A snapshot can be laid down for another instance than the one that it is of."""
+    keeps_process: bool = True
+    """A saved VM keeps its process, paused, until `Suspension.release`. Otherwise `save` ends the process, and a save
+    is taken back by restoring the VM."""
+    adoption: bool = False
+    """The host is shared with VMs of others, which can be taken in; the backend has the `Adoption` port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,26 @@ class Hypervisor(Protocol):
         ...
 
 
+class Adoption(Protocol):
+    """VMs on this host that others have made, and that Torpor may look after because they are marked so.
+
+    The mark lies with the VM itself and may be written by people and by other tools. What is not marked is never
+    touched, and `Hypervisor.observe` does not tell of it. Marking changes nothing else of a VM.
+    """
+
+    def strangers(self) -> Sequence[Stranger]:
+        """Every VM of the host, marked or not, that was not made by `Hypervisor.boot`; by name."""
+        ...
+
+    def mark(self, instance: InstanceId, mark: Mark) -> None:
+        """Durably; in place of an earlier mark. Converges. Raises NotFound, and Conflict for a VM of our own making."""
+        ...
+
+    def unmark(self, instance: InstanceId) -> None:
+        """Converges; nothing where the VM is gone. Raises Conflict for a VM of our own making."""
+        ...
+
+
 class Gangs(Protocol):
     """The instances of a workload as one: they stand still, and run on, as near to one instant as it goes."""
 
@@ -116,6 +144,7 @@ class Suspension(Protocol):
     def save(self, spec: InstanceSpec, progress: Progress) -> SavedState:
         """Write a paused VM's state, whole, checksummed and fsynced; the VM stays paused in memory.
 
+        Where the backend does not keep the process (`Capabilities`), it is gone on return.
         Converges: a whole state of this very pause is not written twice. On failure nothing of
         a partial state is left and the VM is still paused. Raises NoRoomForState, InstanceGone,
         BackendFailed.

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 
 from benchmark.states.contender import CHANGED_PERCENT, TB_SIZE_MB, Bench, Turn
-from benchmark.states.libvirt_host import LibvirtHost
 from benchmark.states.record import Cell, Measure
 from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, sync_file, until_first_tick
+from private_libvirtd import LibvirtHost
 from torpor.domain.errors import BackendFailed
 from torpor.domain.instance import Execution
 

@@ -1,0 +1,172 @@
+"""The connection to libvirt: opened when it is first needed, opened again when it was lost."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import libvirt
+
+from torpor.adapters.libvirt.failures import is_code, translated, unreachable
+from torpor.domain.errors import BackendFailed, InstanceGone, MissingPart
+from torpor.domain.ids import InstanceId
+
+log = logging.getLogger(__name__)
+
+_KEEPALIVE_SECONDS = 5
+_KEEPALIVE_MISSED = 6
+_RESTART_SECONDS = 15.0
+"""How long a daemon that was there may take to come back before it counts as not there."""
+_KNOCK_SECONDS = 0.2
+
+Listener = Callable[[], None]
+
+
+class _EventLoop:
+    """libvirt's own event loop, one a process, in a thread that ends with it.
+
+    Without it neither events nor keepalive work. It must be there before the first connection is opened.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = False
+
+    def ensure(self) -> None:
+        with self._lock:
+            if self._running:
+                return
+            libvirt.registerErrorHandler(_say_nothing, None)  # otherwise every error is printed to stderr, too
+            libvirt.virEventRegisterDefaultImpl()
+            threading.Thread(target=self._run, name="libvirt-events", daemon=True).start()
+            self._running = True
+
+    @staticmethod
+    def _run() -> None:
+        while True:
+            try:
+                libvirt.virEventRunDefaultImpl()
+            except libvirt.libvirtError as error:
+                log.warning("libvirt's event loop: %s", error)
+                time.sleep(1.0)
+
+
+_EVENTS = _EventLoop()
+
+
+class Connection:
+    """One connection for all threads. libvirt's objects are safe to share, and hold on to their connection."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._lock = threading.RLock()
+        self._open: libvirt.virConnect | None = None
+        self._was_there = False
+        self._listeners: list[Listener] = []
+
+    @contextmanager
+    def call(self, what: str) -> Iterator[libvirt.virConnect]:
+        """A live connection; what fails inside is raised as a TorporError with `what` as its first words.
+
+        `what` says what does not happen then: "domain x can't be paused". Domains that `find` gave may be used inside.
+        Raises MissingPart when libvirt can't be reached, ConnectionLost when it goes away meanwhile.
+        """
+        host = self._live()
+        with translated(what):
+            yield host
+
+    def find(self, instance: InstanceId) -> libvirt.virDomain | None:
+        """The domain with this UUID, if there is one, running or not."""
+        with self.call(f"domain {instance} can't be looked up") as host:
+            try:
+                return host.lookupByUUIDString(instance)
+            except libvirt.libvirtError as error:
+                if is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                    return None
+                raise
+
+    def require(self, instance: InstanceId) -> libvirt.virDomain:
+        """Raises InstanceGone."""
+        domain = self.find(instance)
+        if domain is None:
+            raise InstanceGone(
+                f"instance {instance} is gone", detail="libvirt has no such domain", remedy="run it anew, or delete it"
+            )
+        return domain
+
+    def on_change(self, listener: Listener) -> None:
+        """Have it called whenever any domain begins, ends, pauses, is defined, undefined or marked, and when the
+        connection was lost or made anew: anything may have happened meanwhile.
+
+        It is called in libvirt's thread: it must return at once and must not call libvirt.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+
+    def close(self) -> None:
+        with self._lock:
+            host, self._open = self._open, None
+            self._was_there = False
+        if host:
+            with suppress(libvirt.libvirtError):
+                host.close()
+
+    # Parts of the above
+
+    def _live(self) -> libvirt.virConnect:
+        """Raises MissingPart."""
+        with self._lock:
+            if self._open and self._open.isAlive():
+                return self._open
+            self._open = None
+            self._open = self._connect(_RESTART_SECONDS if self._was_there else 0.0)
+            first, self._was_there = not self._was_there, True
+        if not first:
+            self._tell()
+        return self._open
+
+    def _connect(self, patience: float) -> libvirt.virConnect:
+        """Raises MissingPart once `patience` seconds are over; the next call then has none."""
+        _EVENTS.ensure()
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._listening(libvirt.open(self.uri))
+            except libvirt.libvirtError as error:
+                if time.monotonic() >= deadline:
+                    self._was_there = False
+                    raise unreachable(self.uri, error) from error
+                time.sleep(_KNOCK_SECONDS)
+
+    def _listening(self, host: libvirt.virConnect) -> libvirt.virConnect:
+        host.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_MISSED)
+        host.registerCloseCallback(self._lost, None)
+        for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE):
+            host.domainEventRegisterAny(None, event, self._changed, None)
+        return host
+
+    def _changed(self, *_: object) -> None:
+        self._tell()
+
+    def _lost(self, host: libvirt.virConnect, reason: int, _: object) -> None:
+        log.warning("the connection to libvirt at %s was lost", self.uri)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+
+def reachable(connection: Connection) -> bool:
+    """Whether libvirt answers now."""
+    try:
+        with connection.call("libvirt does not answer") as host:
+            host.getLibVersion()
+    except (MissingPart, BackendFailed):
+        return False
+    return True
+
+
+def _say_nothing(_: object, __: object) -> None:
+    """libvirt's own printing of errors: they are raised as well."""

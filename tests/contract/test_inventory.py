@@ -121,6 +121,14 @@ def test_instances_added_together_may_not_clash_either(inventory: Inventory, fie
     assert list(inventory.workloads()) == []
 
 
+def test_any_number_of_instances_may_be_without_address_and_mac(inventory: Inventory) -> None:
+    bare = [replace(i, address="", mac="") for i in instances()]
+    inventory.add(workload(), bare)
+    assert list(inventory.instances()) == bare
+    inventory.update_instance(replace(bare[0], address="10.0.1.1"))
+    assert [i.address for i in inventory.instances()] == ["10.0.1.1", ""]
+
+
 def test_an_instance_of_another_workload_is_invalid(inventory: Inventory) -> None:
     with pytest.raises(Invalid, match="batch-0 does not belong to workload new"):
         inventory.add(workload("new"), instances())
@@ -228,6 +236,7 @@ def test_every_field_is_kept(inventory: Inventory) -> None:
         problem=problem,
         attempts=2,
         origin=Origin(WorkloadId("v"), 'it\'s "so"'),
+        adopted=True,
     )
     its_instance = Instance(
         id=InstanceId("i"),

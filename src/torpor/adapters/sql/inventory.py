@@ -96,8 +96,8 @@ def _holders(connection: Connection, newcomers: Sequence[Instance]) -> list[tupl
             or_(
                 columns.id.in_([i.id for i in newcomers]),
                 columns.name.in_([i.name for i in newcomers]),
-                columns.address.in_([i.address for i in newcomers]),
-                columns.mac.in_([i.mac for i in newcomers]),
+                columns.address.in_([i.address for i in newcomers if i.address]),
+                columns.mac.in_([i.mac for i in newcomers if i.mac]),
                 columns.workload.in_({i.workload for i in newcomers}),
             )
         )
@@ -128,6 +128,7 @@ def _workload(row: Row[*tuple[Any, ...]]) -> Workload:
         problem=problems.from_json(row.problem),
         attempts=row.attempts,
         origin=None if row.origin_workload is None else Origin(WorkloadId(row.origin_workload), row.origin_snapshot),
+        adopted=row.adopted,
     )
 
 
@@ -156,6 +157,7 @@ def _workload_values(workload: Workload) -> dict[str, object]:
         "attempts": workload.attempts,
         "origin_workload": workload.origin.workload if workload.origin else None,
         "origin_snapshot": workload.origin.snapshot if workload.origin else None,
+        "adopted": workload.adopted,
     }
 
 
@@ -165,8 +167,8 @@ def _instance(row: Row[*tuple[Any, ...]]) -> Instance:
         workload=WorkloadId(row.workload),
         name=row.name,
         index=row.position,
-        address=row.address,
-        mac=row.mac,
+        address=row.address or "",
+        mac=row.mac or "",
         host=None if row.host is None else HostId(row.host),
         address_state=AddressState(row.address_state),
         address_detail=row.address_detail,
@@ -184,8 +186,8 @@ def _instance_values(instance: Instance) -> dict[str, object]:
         "workload": instance.workload,
         "name": instance.name,
         "position": instance.index,
-        "address": instance.address,
-        "mac": instance.mac,
+        "address": instance.address or None,
+        "mac": instance.mac or None,
         "host": instance.host,
         "address_state": instance.address_state.value,
         "address_detail": instance.address_detail,

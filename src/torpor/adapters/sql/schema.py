@@ -81,6 +81,7 @@ workloads = Table(
     Column("attempts", Integer, nullable=False),
     Column("origin_workload", Text),
     Column("origin_snapshot", Text),
+    Column("adopted", Boolean, nullable=False, server_default="0"),
     UniqueConstraint("id", name="workloads_id_free"),
     UniqueConstraint("name", name="workloads_name_free"),
 )
@@ -97,8 +98,9 @@ instances = Table(
     ),
     Column("name", Text, nullable=False),
     Column("position", Integer, nullable=False),
-    Column("address", Text, nullable=False),
-    Column("mac", Text, nullable=False),
+    # NULL, which any number of rows may share, where there is none (yet).
+    Column("address", Text),
+    Column("mac", Text),
     Column("host", Text),
     Column("address_state", Text, nullable=False),
     Column("address_detail", Text, nullable=False),

@@ -1,13 +1,17 @@
-"""A libvirtd of the benchmark's own: its configuration, sockets and saved images lie in the benchmark's folder.
+"""A libvirtd of our own, for the benchmark, the tests and the demo: what it has lies in one folder of theirs.
 
 It runs in a mount namespace in which that folder's parts stand in the places of /etc/libvirt, /var/lib/libvirt and so
-on. So it sees nothing of a libvirt that the machine may have, and writes saved images to the benchmark's disk.
+on. So it sees nothing of a libvirt that the machine may have, and its saved images are
+to be found below the folder.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmark.states.talk import GuestFailed
@@ -41,7 +45,7 @@ _READY_SECONDS = 60.0
 
 
 class LibvirtHost:
-    """The daemon and `virsh`."""
+    """The daemon and `virsh`. Domains outlive the daemon; `close` ends them too."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,14 +58,28 @@ class LibvirtHost:
             Path(place).mkdir(parents=True, exist_ok=True)
 
     @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self._sockets / 'libvirt-sock'}"
+
+    @property
     def managed_saves(self) -> Path:
         return self._folder / "lib" / "qemu" / "save"
+
+    @property
+    def alive(self) -> bool:
+        return self._daemon is not None and self._daemon.poll() is None
 
     def use(self, format: str) -> None:
         """Have the daemon run with this `save_image_format`. Domains are kept."""
         if self._daemon and self._format == format:
             return
         self.stop()
+        self.start(format)
+
+    def start(self, format: str = "raw") -> None:
+        """Have it run; on return it answers."""
+        if self.alive:
+            return
         (self._folder / "etc" / "qemu.conf").write_text(_DRIVER.format(format=format))
         configuration = self._folder / "libvirtd.conf"
         configuration.write_text(_DAEMON.format(sockets=self._sockets, folder=self._folder))
@@ -80,8 +98,7 @@ class LibvirtHost:
 
     def virsh(self, *arguments: str, timeout: float = 900.0) -> str:
         """Its output. Raises GuestFailed."""
-        uri = f"qemu+unix:///system?socket={self._sockets / 'libvirt-sock'}"
-        command = ["virsh", "--quiet", "-c", uri, *arguments]
+        command = ["virsh", "--quiet", "-c", self.uri, *arguments]
         environment = {**os.environ, "LC_ALL": "C"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
         if done.returncode:
@@ -100,6 +117,26 @@ class LibvirtHost:
             self._daemon.wait()
         self._daemon = None
 
+    def kill(self) -> None:
+        """As a crash of the daemon would; domains that run are not touched."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait()
+            self._daemon = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start(self._format or "raw")
+
+    def close(self) -> None:
+        """End every domain and network, then the daemon."""
+        with suppress(GuestFailed):
+            self.start(self._format or "raw")
+            for kind, listing in (("", ("list", "--name")), ("net-", ("net-list", "--name"))):
+                for name in self.virsh(*listing).split():
+                    self.virsh(f"{kind}destroy", name)
+        self.stop()
+
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         while True:
@@ -112,3 +149,18 @@ class LibvirtHost:
                     log = (self._folder / "daemon.log").read_text(errors="replace")
                     raise GuestFailed(f"libvirtd does not answer: {error}: {log[-500:]}") from error
                 time.sleep(0.1)
+
+
+@contextmanager
+def private_libvirtd(folder: Path) -> Iterator[LibvirtHost]:
+    """One that runs, in a folder that must not be there yet; all of it is gone afterwards.
+
+    The folder's path must be short, for the sake of the sockets in it.
+    """
+    host = LibvirtHost(folder)
+    try:
+        host.start()
+        yield host
+    finally:
+        host.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,50 @@
+"""An instance's own disk: a qcow2 overlay on its image, whose base is never written."""
+
+import subprocess
+from pathlib import Path
+
+from torpor.domain.errors import BackendFailed, Invalid, MissingPart, NoRoomForState
+from torpor.files import sync_folder
+from torpor.ports import Disk
+
+_TIMEOUT = 120.0
+
+
+def create_overlay(path: Path, base: Disk, disk_mb: int) -> None:
+    """Make it as large as the image or as `disk_mb` MiB. Does nothing when it is there.
+
+    Raises Invalid when the image is larger than `disk_mb`, MissingPart, NoRoomForState, BackendFailed.
+    """
+    if path.exists():
+        return
+    size = disk_mb << 20 if disk_mb else base.virtual_bytes
+    if size < base.virtual_bytes:
+        raise Invalid(
+            f"a disk of {disk_mb} MiB is too small for this image",
+            detail=f"the image's own disk has {-(-base.virtual_bytes >> 20)} MiB",
+            remedy="ask for a larger disk",
+        )
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    _qemu_img(
+        "create", "-q", "-f", "qcow2", "-F", base.format, "-b", str(base.path.absolute()), str(partial), str(size)
+    )
+    partial.chmod(0o600)
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def _qemu_img(*arguments: str) -> None:
+    try:
+        done = subprocess.run(
+            ["qemu-img", *arguments], capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError as error:
+        raise MissingPart("qemu-img is not there", detail="disks need it", remedy="install qemu-utils") from error
+    except subprocess.TimeoutExpired as error:
+        raise BackendFailed(f"qemu-img {arguments[0]} did not end within {_TIMEOUT:g} s") from error
+    if done.returncode:
+        detail = (done.stderr.strip().splitlines()[-1:] or ["no reason given"])[0]
+        if "No space left" in done.stderr:
+            raise NoRoomForState("the disk is full", detail=detail, remedy="make room below state_dir")
+        raise BackendFailed(f"qemu-img {arguments[0]} failed", detail=detail)

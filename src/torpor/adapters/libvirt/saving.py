@@ -1,0 +1,99 @@
+"""Having libvirt write a managed save image, watched: progress, a time limit, and what was begun by an earlier life."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import libvirt
+
+from torpor.adapters.libvirt.domains import Vm
+from torpor.adapters.libvirt.failures import is_code
+from torpor.domain.errors import BackendFailed, TimedOut, TorporError
+
+_POLL_SECONDS = 0.1
+_CALL_OFF_SECONDS = 60.0
+Moved = Callable[[int], None]
+"""Told the bytes of guest memory that were written so far."""
+
+
+def save_watched(vm: Vm, bypass_cache: bool, timeout: float, moved: Moved) -> int:
+    """Have it saved, its process gone. Returns the bytes of guest memory in the image, 0 where that is not known.
+
+    The image says that the guest is to run: whoever starts the domain by other means gets it back as it was.
+    Raises NoRoomForState, TimedOut, ConnectionLost, BackendFailed; the domain is still paused then, unless the
+    connection was lost.
+    """
+    # What the image is made of (format, and from libvirt 11.2 on sparse with parallel channels) is said by qemu.conf's
+    # `save_image_format`: virDomainSaveParams could say it too, but not for a managed save.
+    flags = libvirt.VIR_DOMAIN_SAVE_RUNNING | (libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE if bypass_cache else 0)
+
+    def save() -> None:
+        with vm.connection.call(f"domain {vm.name} can't be saved"):
+            vm.domain.managedSave(flags)
+
+    done = threading.Event()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="managed-save") as pool:
+        saving = pool.submit(save)
+        saving.add_done_callback(lambda _: done.set())
+        memory_bytes, called_off = _watch(vm, done.wait, timeout, moved)
+        try:
+            saving.result(_CALL_OFF_SECONDS)
+        except TimeoutError as error:
+            raise TimedOut(f"domain {vm.name} is still being saved", detail="libvirt does not call it off") from error
+        except TorporError as error:
+            if called_off:
+                raise TimedOut(
+                    f"domain {vm.name} was not saved within {timeout:g} s",
+                    detail="it was called off",
+                    remedy="see why the disk is slow, or raise libvirt.save_timeout",
+                ) from error
+            raise
+    return memory_bytes
+
+
+def await_end_of_job(vm: Vm, timeout: float) -> None:
+    """Wait while libvirt saves or loads it: one that asked for that may be gone, libvirt goes on.
+
+    Raises TimedOut.
+    """
+    deadline = time.monotonic() + timeout
+    while _job(vm) is not None:
+        if time.monotonic() > deadline:
+            raise TimedOut(
+                f"domain {vm.name} is still busy",
+                detail=f"libvirt's job on it has not ended within {timeout:g} s",
+                remedy="see `virsh domjobinfo`",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _watch(vm: Vm, wait: Callable[[float], bool], timeout: float, moved: Moved) -> tuple[int, bool]:
+    """Until `wait` says that it ended. Returns bytes of guest memory in the image, and whether it was called off."""
+    deadline = time.monotonic() + timeout
+    memory_bytes, called_off = 0, False
+    while not wait(_POLL_SECONDS):
+        with suppress(BackendFailed):
+            job = _job(vm) or {}
+            memory_bytes = max(memory_bytes, int(job.get("memory_normal_bytes", 0)))
+            moved(int(job.get("memory_processed", 0)))
+        if time.monotonic() > deadline:
+            called_off = True
+            with suppress(TorporError), vm.connection.call(f"the saving of domain {vm.name} can't be called off"):
+                vm.domain.abortJob()
+            wait(_CALL_OFF_SECONDS)
+            break
+    return memory_bytes, called_off
+
+
+def _job(vm: Vm) -> dict[str, int] | None:
+    """libvirt's account of what goes on with the domain; None where nothing does."""
+    with vm.connection.call(f"domain {vm.name} can't be asked for its job"):
+        try:
+            job: dict[str, int] = vm.domain.jobStats()
+        except libvirt.libvirtError as error:
+            if is_code(error, libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
+                return None  # it has no process (any more)
+            raise
+    return None if job.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE else job

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torpor.adapters.fakes import (
+    FakeAdoption,
     FakeBatchSystem,
     FakeGangs,
     FakeGuest,
     FakeHypervisor,
     FakeImages,
     FakeNames,
+    FakeOwner,
     FakeSnapshots,
     FakeStateStore,
     ManualClock,
 )
+from torpor.adapters.fakes.hypervisor import ABLE
 from torpor.adapters.fakes.records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.domain.capacity import ClaimKind, Resources
 from torpor.domain.instance import BackendState
@@ -33,6 +36,7 @@ from torpor.engine.scrub import Scrub
 from torpor.engine.service import Service
 from torpor.engine.states import StateKeeper
 from torpor.engine.views import RunRequest
+from torpor.ports import Capabilities
 
 OVERHEAD_MB = 64
 
@@ -101,14 +105,20 @@ class EngineOnFakes:
         records: tuple[Any, Any, Any, Any] | None = None,
         lazy: bool = False,
         states_mb: int | None = None,
+        capabilities: Capabilities = ABLE,
+        unplanned_start: Literal["suspend", "leave"] = "suspend",
     ) -> None:
         """`records`: ledger, journal, inventory and history, instead of those in memory."""
         self.clock = ManualClock()
         total = Resources(vcpus, memory_mb, disk_mb)
-        self.world = FakeHypervisor(self.clock, total=total, overhead_mb=OVERHEAD_MB, lazy=lazy)
+        self.world = FakeHypervisor(
+            self.clock, total=total, overhead_mb=OVERHEAD_MB, lazy=lazy, capabilities=capabilities
+        )
         self.states = FakeStateStore(self.world)
         self.guest = FakeGuest(self.world, self.clock)
         self.snapshots = FakeSnapshots(self.world)
+        self.adoption = FakeAdoption(self.world)
+        self.owner = FakeOwner(self.world)
         self.names = FakeNames()
         self.batch = FakeBatchSystem(self.world)
         self.images = FakeImages(self.clock)
@@ -123,6 +133,7 @@ class EngineOnFakes:
             boot_grace=30.0,
             max_attempts=3,
             console_log="/nowhere/{instance}/console.log",
+            unplanned_start=unplanned_start,
         )
         self.start()
 
@@ -146,6 +157,7 @@ class EngineOnFakes:
             history=self.history,
             clock=self.clock,
             snapshots=Dying(self.snapshots, dying, SNAPSHOT_ACTS),
+            adoption=self.adoption,
         )
         records = Records(self.parts)
         executor = Executor(self.parts, records, self.settings)

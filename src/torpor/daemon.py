@@ -111,8 +111,11 @@ def _running(service: Service) -> list[str]:
     return [
         view.workload.name
         for view in service.workloads()
-        if view.workload.state in RUNNING
-        or any(instance.backend_state is not BackendState.ABSENT for instance in view.instances)
+        if not view.workload.adopted  # its VMs are on networks of their own, and stay as they are
+        and (
+            view.workload.state in RUNNING
+            or any(instance.backend_state is not BackendState.ABSENT for instance in view.instances)
+        )
     ]
 
 

@@ -14,6 +14,7 @@ from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.images.store import ImageStore
 from torpor.adapters.names.dnsmasq import DnsmasqNames
 from torpor.adapters.names.process import DnsmasqSettings
+from torpor.adapters.no_adoption import NoAdoption
 from torpor.adapters.no_batch_system import NoBatchSystem
 from torpor.adapters.qemu.backend import make_backend
 from torpor.adapters.qemu.layout import Layout
@@ -148,6 +149,7 @@ def parts(config: Config) -> Parts:
         history=history,
         clock=WallClock(),
         snapshots=backend.snapshots,
+        adoption=NoAdoption(),
     )
 
 

@@ -3,9 +3,11 @@
 import pytest
 from tests.engine_on_fakes import Death, EngineOnFakes
 
+from torpor.adapters.fakes.hypervisor import ABLE, SHARED
 from torpor.domain.capacity import ClaimKind
 from torpor.domain.workload import WorkloadState
 from torpor.engine.views import CloneRequest
+from torpor.ports import Capabilities
 
 
 def story(engine: EngineOnFakes) -> None:
@@ -16,8 +18,8 @@ def story(engine: EngineOnFakes) -> None:
     engine.settle(25)
 
 
-def prepared() -> tuple[EngineOnFakes, list[int]]:
-    engine = EngineOnFakes(vcpus=4, memory_mb=3 * 1024)
+def prepared(capabilities: Capabilities = ABLE) -> tuple[EngineOnFakes, list[int]]:
+    engine = EngineOnFakes(vcpus=4, memory_mb=3 * 1024, capabilities=capabilities)
     engine.run("batch", memory=1024, cpus=2, count=2, priority=10, preemptible=True)
     engine.settle(3)
     return engine, engine.nonces("batch")
@@ -80,6 +82,7 @@ def acts_of_the_story() -> int:
 
 
 ACTS = acts_of_the_story()
+BACKENDS = pytest.mark.parametrize("capabilities", [ABLE, SHARED], ids=["own", "shared"])
 
 
 def test_the_story_has_every_kind_of_act() -> None:
@@ -90,10 +93,11 @@ def test_the_story_has_every_kind_of_act() -> None:
     assert {"pause", "save", "boot", "restore", "spend", "run_on", "stop", "settle"} <= set(engine.counter.calls)
 
 
+@BACKENDS
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("act", range(1, ACTS + 1))
-def test_death_at_any_act_loses_nothing(act: int, moment: str) -> None:
-    engine, nonces = prepared()
+def test_death_at_any_act_loses_nothing(act: int, moment: str, capabilities: Capabilities) -> None:
+    engine, nonces = prepared(capabilities)
     if moment == "before":
         engine.counter.die_before = engine.counter.count + act
     else:
@@ -109,9 +113,10 @@ def test_death_at_any_act_loses_nothing(act: int, moment: str) -> None:
     assert not engine.journal.open()
 
 
+@BACKENDS
 @pytest.mark.parametrize("act", range(1, ACTS + 1, 3))
-def test_death_twice_in_a_row_loses_nothing(act: int) -> None:
-    engine, nonces = prepared()
+def test_death_twice_in_a_row_loses_nothing(act: int, capabilities: Capabilities) -> None:
+    engine, nonces = prepared(capabilities)
     engine.counter.die_after = engine.counter.count + act
     with pytest.raises(Death):
         story(engine)
@@ -130,8 +135,9 @@ def test_death_twice_in_a_row_loses_nothing(act: int) -> None:
 
 @pytest.mark.parametrize("call", ["save", "pause", "settle", "release", "restore", "spend", "run_on", "boot", "stop"])
 @pytest.mark.parametrize("after_act", [False, True])
-def test_any_call_may_fail_once(call: str, after_act: bool) -> None:
-    engine, nonces = prepared()
+@BACKENDS
+def test_any_call_may_fail_once(call: str, after_act: bool, capabilities: Capabilities) -> None:
+    engine, nonces = prepared(capabilities)
     engine.world.faults.fail(call, after_act=after_act)
     story(engine)
     engine.settle(40)

@@ -11,10 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import URL
 from tests.engine_on_fakes import Death, EngineOnFakes
 
+from torpor.adapters.fakes.hypervisor import ABLE, SHARED
 from torpor.adapters.sql import Database, SqlHistory, SqlInventory, SqlJournal, SqlLedger
+from torpor.domain.adoption import Mark
 from torpor.domain.errors import TorporError
 from torpor.domain.instance import BackendState
-from torpor.domain.workload import WorkloadState
+from torpor.domain.workload import Flavor, WorkloadState
 from torpor.engine.views import CloneRequest
 
 NAMES = st.sampled_from(["ant", "bee", "cow", "doe"])
@@ -51,6 +53,8 @@ def fresh_database(folder: Path) -> Database:
 class Laws(RuleBasedStateMachine):
     """Random life. What was suspended, or runs, is always the guest that was booted first."""
 
+    capabilities = ABLE
+
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
@@ -61,10 +65,11 @@ class Laws(RuleBasedStateMachine):
             SqlInventory(self._database),
             SqlHistory(self._database),
         )
-        self.engine = EngineOnFakes(vcpus=4, memory_mb=3000, records=records)
+        self.engine = EngineOnFakes(vcpus=4, memory_mb=3000, records=records, capabilities=self.capabilities)
         self.nonces: dict[Any, int] = {}
         self.touched: set[Any] = set()
         """Instances whose process was killed by fate: a new boot or a step back is no breach."""
+        self.started_by_others: set[Any] = set()
 
     def teardown(self) -> None:
         self._database.close()
@@ -154,10 +159,12 @@ class Laws(RuleBasedStateMachine):
     @precondition(lambda self: any(o.pid for o in self.engine.world.observe().values()))
     @rule(data=st.data())
     def a_process_is_killed(self, data: st.DataObject) -> None:
-        alive = sorted(i for i, o in self.engine.world.observe().items() if o.state is not BackendState.ABSENT)
-        victim = data.draw(st.sampled_from(alive))
+        victim = data.draw(st.sampled_from(self.alive()))
         self.touched.add(victim)
         self.engine.world.faults.kill(victim)
+
+    def alive(self) -> list[Any]:
+        return sorted(i for i, o in self.engine.world.observe().items() if o.pid is not None)
 
     @invariant()
     def the_world_has_nothing_to_complain_of(self) -> None:
@@ -180,7 +187,7 @@ class Laws(RuleBasedStateMachine):
     @invariant()
     def every_process_is_in_the_books(self) -> None:
         claimed = {c.consumer for c in self.engine.ledger.claims() if c.kind == "compute"}
-        assert set(self.engine.world.observe()) <= claimed
+        assert set(self.alive()) - self.started_by_others <= claimed
 
     @invariant()
     def guests_are_never_booted_anew(self) -> None:
@@ -208,7 +215,52 @@ class LawsThatComeToRest(Laws):
             super().teardown()
 
 
+class SharedLaws(LawsThatComeToRest):
+    """The same on a host that is shared: others save, start and pause VMs, ours and theirs, whenever they like."""
+
+    capabilities = SHARED
+
+    def __init__(self) -> None:
+        super().__init__()
+        for index, mark in enumerate([Mark("herd", preemptible=True), Mark("herd", preemptible=True), None]):
+            self.engine.owner.start(
+                self.engine.owner.define(f"theirs-{index}", Flavor(1, 256), f"192.0.2.{index}", mark)
+            )
+        self.engine.settle(2)
+
+    def idle(self) -> list[Any]:
+        """Instances that no operation is changing: an owner who acts in its midst is `test_engine_owners`' business."""
+        open_for = {o.workload for o in self.engine.journal.open()}
+        return [i.id for i in self.engine.inventory.instances() if i.workload not in open_for]
+
+    @rule(data=st.data())
+    def somebody_saves(self, data: st.DataObject) -> None:
+        if victims := [i for i in self.alive() if i in self.idle()]:
+            self.engine.owner.save(data.draw(st.sampled_from(victims)))
+
+    @rule(data=st.data())
+    def somebody_starts(self, data: st.DataObject) -> None:
+        world = self.engine.world.model.vms
+        asleep = [i for i in self.idle() if i in world and world[i].pid is None and world[i].whole]
+        if asleep:
+            started = data.draw(st.sampled_from(asleep))
+            self.started_by_others.add(started)
+            self.engine.owner.start(started)
+
+    @rule(data=st.data())
+    def somebody_pauses(self, data: st.DataObject) -> None:
+        if victims := [i for i in self.alive() if i in self.idle()]:
+            self.engine.owner.pause(data.draw(st.sampled_from(victims)))
+
+    def finish(self) -> None:
+        for vm in self.engine.world.model.vms.values():
+            if vm.pid is not None:
+                self.engine.world.model.set_running(vm)  # whoever paused it lets it run on
+        super().finish()
+
+
+RANDOM = settings(max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestLaws = LawsThatComeToRest.TestCase
-TestLaws.settings = settings(
-    max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestLaws.settings = RANDOM
+TestSharedLaws = SharedLaws.TestCase
+TestSharedLaws.settings = RANDOM

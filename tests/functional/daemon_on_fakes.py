@@ -12,20 +12,25 @@ from tests.functional.canned import CannedService
 
 from torpor import daemon, log
 from torpor.adapters.fakes import (
+    SHARED,
+    FakeAdoption,
     FakeBatchSystem,
     FakeGangs,
     FakeGuest,
     FakeHypervisor,
     FakeImages,
     FakeNames,
+    FakeOwner,
     FakeSnapshots,
     FakeStateStore,
 )
+from torpor.adapters.fakes.hypervisor import ABLE
 from torpor.adapters.fakes.records import FakeHistory, FakeInventory, FakeJournal, FakeLedger
 from torpor.config import Config, load
 from torpor.domain.capacity import Resources
 from torpor.domain.errors import BackendFailed
 from torpor.domain.plan import Policy
+from torpor.domain.workload import Flavor
 from torpor.engine.execute import Executor
 from torpor.engine.guests import GuestWatch, once
 from torpor.engine.loop import Loop
@@ -50,8 +55,13 @@ class RealClock:
         time.sleep(seconds)
 
 
-def parts_on_fakes(clock: Clock, failing: str | None) -> Parts:
-    world = FakeHypervisor(clock, total=TOTAL, overhead_mb=OVERHEAD_MB, bytes_per_second=1e9)
+def parts_on_fakes(clock: Clock, failing: str | None, shared: bool = False) -> Parts:
+    able = SHARED if shared else ABLE
+    world = FakeHypervisor(clock, total=TOTAL, overhead_mb=OVERHEAD_MB, bytes_per_second=1e9, capabilities=able)
+    if shared:
+        owner = FakeOwner(world)
+        for name in ("web_1", "web_2"):
+            owner.start(owner.define(name, Flavor(1, 256)))
     guest = FakeGuest(world, clock, boot_seconds=0.2, command_seconds=1.0)
     guest.script(once("exit 3"), exit_code=3, seconds=0.1)
     if failing:
@@ -73,13 +83,14 @@ def parts_on_fakes(clock: Clock, failing: str | None) -> Parts:
         history=FakeHistory(),
         clock=clock,
         snapshots=FakeSnapshots(world),
+        adoption=FakeAdoption(world),
     )
 
 
 class AppOnFakes:
     """What `torpor.wiring` builds, with a host that is forgotten when the daemon ends."""
 
-    def __init__(self, config: Config, failing: str | None) -> None:
+    def __init__(self, config: Config, failing: str | None, shared: bool = False) -> None:
         settings = Settings(
             policy=Policy(0.0, max_victims=8, overhead_mb=OVERHEAD_MB),
             subnet="10.9.0.0/24",
@@ -89,7 +100,7 @@ class AppOnFakes:
             max_attempts=1,
             console_log=str(config.state_dir / "console.log"),
         )
-        parts = parts_on_fakes(RealClock(), failing)
+        parts = parts_on_fakes(RealClock(), failing, shared)
         records = Records(parts)
         executor = Executor(parts, records, settings)
         self._queue = Queue(parts, records, settings, executor)
@@ -133,7 +144,7 @@ def build_for(options: list[str]) -> daemon.Build:
     if options == ["--canned"]:
         return lambda config: CannedApp()
     failing = options[1] if options[:1] == ["--fail"] else None
-    return lambda config: AppOnFakes(config, failing)
+    return lambda config: AppOnFakes(config, failing, shared=options == ["--shared"])
 
 
 def main(arguments: list[str]) -> int:

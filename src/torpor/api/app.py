@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from torpor.api import (
+    adoption,
     daemon,
     doctor,
     events,
@@ -43,7 +44,7 @@ def create_app(service: Service, lifecycle: Lifecycle) -> FastAPI:
     )
     problems.translate(app)
     v1 = APIRouter(prefix="/v1", responses=FAILURE)
-    for noun in (workloads, instances, images, hosts, names, events, operations, states, snapshots, doctor):
+    for noun in (workloads, adoption, instances, images, hosts, names, events, operations, states, snapshots, doctor):
         v1.include_router(noun.routes(service))
     v1.include_router(daemon.routes(service, lifecycle))
     app.include_router(v1)

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from torpor import __version__
-from torpor.cli import daemon, doctor, events, hosts, images, instances, names, operations, snapshots, states, workloads
+from torpor.cli import (
+    adoption,
+    daemon,
+    doctor,
+    events,
+    hosts,
+    images,
+    instances,
+    names,
+    operations,
+    snapshots,
+    states,
+    workloads,
+)
 from torpor.cli.problems import INTERRUPTED, Reported
 from torpor.cli.session import Session
 from torpor.domain.errors import TorporError
@@ -37,7 +50,20 @@ def create() -> typer.Typer:
         name="torpor", no_args_is_help=True, add_completion=False, context_settings=CONTEXT, rich_markup_mode=None
     )
     app.callback()(_shared)
-    for noun in (workloads, states, snapshots, images, hosts, names, operations, events, instances, doctor, daemon):
+    for noun in (
+        workloads,
+        adoption,
+        states,
+        snapshots,
+        images,
+        hosts,
+        names,
+        operations,
+        events,
+        instances,
+        doctor,
+        daemon,
+    ):
         noun.register(app)
     return app
 

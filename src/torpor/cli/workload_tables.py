@@ -39,7 +39,7 @@ def print_workloads(here: Session, workloads: list[Document], everything: bool) 
 
 def print_workload(here: Session, w: Document) -> None:
     flavor = w["flavor"]
-    rules = [word for word in ("preemptible", "protect", "held") if w[word]]
+    rules = [word for word in ("preemptible", "protect", "held", "adopted") if w[word]]
     disk = show_mb(flavor["disk_mb"]) if flavor["disk_mb"] else "as the image"
     facts = [
         ("name", w["name"]),

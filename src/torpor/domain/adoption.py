@@ -35,5 +35,6 @@ class Stranger:
     """None: it is to be left alone."""
     defect: str = ""
     """Why its mark can't be understood, in words; then `mark` is None."""
-    durable: bool = True
-    """It outlives its process (libvirt: a persistent domain). Others can't be saved and brought back."""
+    unfit: str = ""
+    """Why it could not be saved and brought back, whatever its mark says: it is transient, has a device of the
+    host's, and so on."""

@@ -92,7 +92,7 @@ class Executor:
             problem = self._take(operation, step, self._steps.do, StepStatus.DONE)
             if problem is None:
                 continue
-            if may_turn_back(operation, step):
+            if may_turn_back(operation, step, self._parts.hypervisor.capabilities().revert):
                 self._parts.journal.turn_back(operation.id, problem)
             else:
                 self._report(operation, f"step {step.kind} is tried again: {problem.sentence}")

@@ -24,12 +24,24 @@ class GangSteps:
         self._records = records
 
     def pause(self, scene: Scene) -> Done:
-        skew = self._parts.gangs.pause(scene.ids)
+        """Whoever is saved already, by somebody else, stands still enough."""
+        skew = self._parts.gangs.pause([i.id for i in scene.instances if not self._saved(i)])
         return Done(f"all stand still{_within(skew)}", skew)
 
+    def _saved(self, instance: Instance) -> bool:
+        seen = self._parts.hypervisor.observe().get(instance.id)
+        newest = next(iter(self._parts.suspension.states(instance.id)), None)
+        return (seen is None or seen.pid is None) and newest is not None and newest.status is StateStatus.WHOLE
+
     def run_on(self, scene: Scene) -> Done:
-        skew = self._parts.gangs.run_on(scene.ids)
-        return Done(f"all run on{_within(skew)}", skew)
+        """Where there is no way back to a spent state, one that ended while it stood still does not hold the others."""
+        gone = () if self._parts.hypervisor.capabilities().revert else self._gone(scene)
+        skew = self._parts.gangs.run_on([i.id for i in scene.instances if i.name not in gone])
+        return Done(f"all run on{_within(skew)}" + (f"; gone meanwhile: {', '.join(gone)}" if gone else ""), skew)
+
+    def _gone(self, scene: Scene) -> tuple[str, ...]:
+        seen = self._parts.hypervisor.observe()
+        return tuple(i.name for i in scene.instances if i.id not in seen or seen[i.id].pid is None)
 
     def let_run(self, scene: Scene) -> Done:
         """Whoever can still run, runs; an instance that is gone is the reconciler's business."""
@@ -54,6 +66,8 @@ class GangSteps:
         for instance in scene.instances:
             seen = observed.get(instance.id)
             if seen is None or seen.state is BackendState.ABSENT:
+                if not self._parts.hypervisor.capabilities().revert:
+                    return Done(f"{instance.name} ended right after it ran on")  # the reconciler tells, and books it
                 raise InstanceGone(f"instance {instance.name} ended right after it ran on")
             if seen.state is not BackendState.RUNNING:
                 raise BackendFailed(f"instance {instance.name} does not run on", detail=f"it is {seen.state}")

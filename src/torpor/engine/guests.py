@@ -2,14 +2,18 @@
 
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from torpor.domain.errors import TorporError
 from torpor.domain.instance import AddressState, Instance
+from torpor.domain.naming import NameRecord
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
 
 REVERIFY_SECONDS = 60.0
+_RELEARN_SECONDS = 5.0
+"""How often an adopted VM's address is looked for: its owner, or a DHCP server, may change it at any time."""
 _OUTPUT_SHOWN = 400
 
 
@@ -51,6 +55,8 @@ class GuestWatch:
     # --- address ---
 
     def _verify(self, workload: Workload, instance: Instance) -> bool:
+        if workload.adopted:
+            return self._learn_address(workload, instance)
         now = self._parts.clock.now()
         fresh = now - self._verified_at.get(instance.id, 0.0) < REVERIFY_SECONDS
         if instance.address_state is AddressState.VERIFIED and fresh:
@@ -67,6 +73,25 @@ class GuestWatch:
             f"nothing answers for {instance.address} and no guest agent tells why; look at `torpor console "
             f"{instance.name}`, and use an image that reads its address from the config drive (cloud-init)",
         )  # fmt: skip
+
+    def _learn_address(self, workload: Workload, instance: Instance) -> bool:
+        """An adopted VM's address is its owner's business: it is found out, followed, and published."""
+        now = self._parts.clock.now()
+        if now - self._verified_at.get(instance.id, 0.0) < _RELEARN_SECONDS:
+            return False
+        self._verified_at[instance.id] = now
+        found = self._parts.guest.addresses(instance.id)
+        if not found:
+            return self._mark(
+                workload, instance, AddressState.UNVERIFIED,
+                "neither its guest agent, nor a DHCP lease, nor the host's ARP table tells its address",
+            )  # fmt: skip
+        address = instance.address if instance.address in found else found[0]
+        if address != instance.address:
+            self._records.change_instance(workload.id, instance.id, address=address)
+        self._parts.names.publish([NameRecord(instance.name, address)])
+        instance = replace(instance, address=address)
+        return self._mark(workload, instance, AddressState.VERIFIED, "")
 
     def _mend(self, workload: Workload, instance: Instance) -> bool:
         """The guest is up and its agent answers, but its address does not."""

@@ -148,9 +148,13 @@ def steps_of(kind: OperationKind, instances: tuple[Instance, ...]) -> tuple[Step
     return tuple(Step(i, step, instance) for i, (step, instance) in enumerate(acts))
 
 
-def may_turn_back(operation: Operation, failed: Step) -> bool:
-    """Whether a failure of this step can still be answered by undoing the operation."""
-    last = next(s.index for s in operation.steps if s.kind is NO_RETURN[operation.kind])
+def may_turn_back(operation: Operation, failed: Step, revert: bool) -> bool:
+    """Whether a failure of this step can still be answered by undoing the operation.
+
+    Without `revert` a saved state that is spent is used up, so there is no way back from there either.
+    """
+    final = {NO_RETURN[operation.kind]} | (set() if revert else {StepKind.SPEND})
+    last = next(s.index for s in operation.steps if s.kind in final)
     return failed.index < last
 
 

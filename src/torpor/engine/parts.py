@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Literal
 
 from torpor.domain.instance import NetworkConfig
 from torpor.domain.plan import Policy
 from torpor.ports import (
+    Adoption,
     BatchSystem,
     Clock,
     Diagnostics,
@@ -43,6 +45,7 @@ class Parts:
     history: History
     clock: Clock
     snapshots: Snapshots
+    adoption: Adoption
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Settings:
     console_log: str
     """Path of an instance's console log, with `{instance}` where its id goes."""
     ssh_keys: tuple[str, ...] = ()
+    unplanned_start: Literal["suspend", "leave"] = "suspend"
+    """What becomes of a suspended workload that its owner started without room in the books."""
 
     def network(self, address: str) -> NetworkConfig:
         """What the guest with this address is told about the network."""

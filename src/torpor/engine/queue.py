@@ -12,9 +12,11 @@ from torpor.domain.operation import Operation, OperationKind, OperationStatus
 from torpor.domain.plan import Action, Gang, Plan, World
 from torpor.domain.planner import PRIORS, due_to_end, next_plan
 from torpor.domain.workload import WorkloadState
+from torpor.engine.adoption import Adopter
 from torpor.engine.execute import Executor
 from torpor.engine.observe import gangs, observe, snapshot_bytes
 from torpor.engine.operations import begin
+from torpor.engine.owners import Owners
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.reconcile import Reconciler
 from torpor.engine.records import Records
@@ -44,7 +46,10 @@ class Queue:
         self._records = records
         self._settings = settings
         self._executor = executor
-        self._reconciler = Reconciler(parts, records)
+        self._owners = Owners(parts, records, settings)
+        self._reconciler = Reconciler(parts, records, self._owners)
+        self._shared = parts.hypervisor.capabilities().adoption
+        self.adopter = Adopter(parts, records)
         self._later: dict[str, _Later] = {}
         self._waiting: tuple[Plan, ...] = ()
         self._tried: dict[OperationId, int] = {}
@@ -67,6 +72,10 @@ class Queue:
     def start(self) -> None:
         """Before the first round: put the books right with what is there."""
         host = self._parts.hypervisor.host()
+        if self._shared:
+            self._owners.keep_books(self._parts.hypervisor.observe())
+            self._reconciler.audit(self._parts.hypervisor.observe())
+            return
         try:
             self._parts.ledger.set_host(host.id, host.total)
         except Conflict as error:
@@ -80,9 +89,13 @@ class Queue:
         `asked`: somebody may have changed what there is to decide. Otherwise decisions are made anew
         only when something was done, or now and then.
         """
+        strangers = self._parts.adoption.strangers() if self._shared else ()
         seen = self._parts.hypervisor.observe()
         with self._records.lock:
-            busy = {o.workload for o in self._parts.journal.open()}
+            busy = self.busy()
+            if self._shared:
+                self.adopter.follow(strangers, busy)
+                self._owners.keep_books(seen)
             found = gangs(self._parts, seen)
             self._reconciler.reconcile(found, busy, seen)
             self._begin_ends(found, busy)
@@ -94,6 +107,10 @@ class Queue:
             return done
         self._decide_at = now + DECIDE_SECONDS
         return self._start_next()
+
+    def busy(self) -> set[WorkloadId]:
+        """Workloads that an operation is changing."""
+        return {o.workload for o in self._parts.journal.open()}
 
     def world(self) -> World:
         """The world as the planner is to see it."""
@@ -256,8 +273,7 @@ class Queue:
             workload = self._records.workload(action.workload)
         except NotFound:
             return False
-        busy = {o.workload for o in self._parts.journal.open()}
-        return workload.state is expected and not workload.held and workload.id not in busy
+        return workload.state is expected and not workload.held and workload.id not in self.busy()
 
     def _tell(self, plan: Plan) -> None:
         steps = ", then ".join(f"{a.kind} {a.name}" for a in plan.actions)

@@ -5,12 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from torpor.domain.capacity import ClaimKind
 from torpor.domain.errors import InstanceGone, TorporError
 from torpor.domain.ids import InstanceId, WorkloadId
-from torpor.domain.instance import BackendState, Instance, Observation
+from torpor.domain.instance import BackendState, Instance, Observation, StateStatus
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import OperationKind
 from torpor.domain.plan import Gang
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.operations import begin
+from torpor.engine.owners import Owners
 from torpor.engine.parts import Parts
 from torpor.engine.records import Records
 
@@ -18,12 +19,21 @@ _ABSENT = Observation(BackendState.ABSENT)
 Seen = Mapping[InstanceId, Observation]
 
 
+def can_go_back(parts: Parts, instance: InstanceId) -> bool:
+    """Whether it could be taken back to its newest saved state."""
+    newest = next(iter(parts.suspension.states(instance)), None)
+    revert = parts.hypervisor.capabilities().revert
+    return newest is not None and (revert or newest.status is StateStatus.WHOLE)
+
+
 class Reconciler:
     """Looks at every workload that no operation is changing."""
 
-    def __init__(self, parts: Parts, records: Records) -> None:
+    def __init__(self, parts: Parts, records: Records, owners: Owners) -> None:
         self._parts = parts
         self._records = records
+        self._owners = owners
+        self._shared = parts.hypervisor.capabilities().adoption
         self._told: set[tuple[InstanceId, BackendState]] = set()
 
     def reconcile(self, gangs: Sequence[Gang], busy: Collection[WorkloadId], seen: Seen) -> None:
@@ -39,6 +49,8 @@ class Reconciler:
             )  # fmt: skip
 
     def _look_at(self, workload: Workload, instances: tuple[Instance, ...], seen: Seen) -> None:
+        if self._shared and self._owners.follow(workload, instances, seen):
+            return
         states = {i.id: seen.get(i.id, _ABSENT).state for i in instances}
         if workload.state is WorkloadState.ACTIVE:
             self._look_at_active(workload, instances, states)
@@ -65,13 +77,15 @@ class Reconciler:
         if all(s is BackendState.SHUT_OFF for s in states.values()):
             begin(self._parts, self._records, OperationKind.END, workload, "its guests have shut down")
             return
+        # Whoever shares the host may have paused it, and may let it run on.
+        woken = {BackendState.IO_ERROR} if self._shared else {BackendState.PAUSED, BackendState.IO_ERROR}
         for instance in instances:
-            if states[instance.id] in (BackendState.PAUSED, BackendState.IO_ERROR):
+            if states[instance.id] in woken:
                 self._wake(instance, states[instance.id])
 
     def _fail(self, workload: Workload, dead: list[Instance]) -> None:
         names = ", ".join(i.name for i in dead)
-        kept = all(self._parts.suspension.states(i.id) for i in self._records.instances(workload.id))
+        kept = all(can_go_back(self._parts, i.id) for i in self._records.instances(workload.id))
         problem = InstanceGone(
             f"the hypervisor process of {names} ended unexpectedly",
             detail="it was killed, it crashed, or the machine was restarted; the disk is kept",
@@ -131,7 +145,11 @@ class Reconciler:
 
     def _audit_names(self) -> None:
         alive = {w.id for w in self._parts.inventory.workloads() if w.state is not WorkloadState.DELETING}
-        wanted = [NameRecord(i.name, i.address) for i in self._parts.inventory.instances() if i.workload in alive]
+        wanted = [
+            NameRecord(i.name, i.address)
+            for i in self._parts.inventory.instances()
+            if i.workload in alive and i.address
+        ]
         stale = {r.name for r in self._parts.names.records()} - {r.name for r in wanted}
         try:
             self._parts.names.withdraw(sorted(stale))

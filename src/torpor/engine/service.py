@@ -4,18 +4,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from torpor.domain.adoption import Mark, Stranger
 from torpor.domain.errors import Conflict, Refused, TimedOut
 from torpor.domain.image import Image
-from torpor.domain.instance import StateStatus
 from torpor.domain.operation import OperationKind
 from torpor.domain.plan import Gang, Plan, Verdict
 from torpor.domain.planner import plan_start, plan_suspend
 from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.acceptance import accept, draft
+from torpor.engine.adoption import AdoptionRequests
 from torpor.engine.loop import Loop
 from torpor.engine.operations import begin, busy, expect
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.reading import Reader
+from torpor.engine.reconcile import can_go_back
 from torpor.engine.records import Records
 from torpor.engine.snapshots import SnapshotRequests
 from torpor.engine.states import StateKeeper
@@ -48,6 +50,7 @@ class Service:
         self._read = reader
         self._states = states
         self.snapshots = SnapshotRequests(parts, records, settings, loop, reader)
+        self._adoption = AdoptionRequests(parts, records, loop.queue.adopter)
 
     # --- workloads ---
 
@@ -120,15 +123,44 @@ class Service:
     def delete(self, name: str) -> None:
         """Begin to delete it: names at once, instances, disks and states by an operation. Returns at once."""
         workload = self._at_rest(name)
+        if workload.adopted:
+            raise Refused(
+                f"workload {name} was not deleted",
+                detail="its VMs and their disks are their owner's",
+                remedy=f"`torpor release {name}` lets go of it",
+            )
         with self._records.lock:
             self.snapshots.require_unneeded(workload)
             self._parts.names.withdraw([i.name for i in self._records.instances(workload.id)])
             self._begin(OperationKind.DELETE, workload, "asked for")
 
+    # --- VMs of others ---
+
+    def strangers(self) -> Sequence[Stranger]:
+        """VMs of the host that Torpor did not make, marked or not. Raises Refused where the host is not shared."""
+        return self._adoption.strangers()
+
+    def adopt(self, vms: Sequence[str], mark: Mark) -> WorkloadView:
+        """Look after these VMs, named or by id, as a workload: all or none.
+
+        Raises Refused, Invalid, NotFound, Conflict.
+        """
+        workload = self._adoption.adopt(vms, mark, self._loop.queue.busy())
+        self._loop.wake()
+        return self._read.workload(workload)
+
+    def release(self, name: str) -> None:
+        """Let go of a workload of others' VMs, which stay as they are. Raises Refused for one that Torpor made."""
+        self._adoption.release(self._at_rest(name))
+        self._loop.wake()
+
     def suspend_all(self) -> None:
-        """Suspend every active workload, and start nothing until the next start. Returns at once."""
+        """Suspend every active workload whose VMs are our own, and start nothing until the next start.
+
+        Returns at once.
+        """
         with self._records.lock:
-            active = [w for w in self._parts.inventory.workloads() if w.state is WorkloadState.ACTIVE]
+            active = [w for w in self._parts.inventory.workloads() if w.state is WorkloadState.ACTIVE and not w.adopted]
             for workload in active:
                 expect(self._parts, workload, WorkloadState.ACTIVE)
             plans = [(w, self.plan_suspend(w.name)) for w in active]
@@ -163,9 +195,8 @@ class Service:
             time.sleep(0.05)
 
     def _require_states(self, workload: Workload) -> None:
-        kept = (StateStatus.WHOLE, StateStatus.SPENT)
         for instance in self._records.instances(workload.id):
-            if not any(s.status in kept for s in self._parts.suspension.states(instance.id)):
+            if not can_go_back(self._parts, instance.id):
                 raise Refused(
                     f"workload {workload.name} can't be taken back",
                     detail=f"there is no saved state of {instance.name}",

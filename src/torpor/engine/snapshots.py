@@ -139,6 +139,12 @@ class SnapshotRequests:
     def _draft(self, request: CloneRequest) -> tuple[Workload, tuple[Instance, ...]]:
         source = self._records.named(request.workload)
         self._require_able()
+        if not self._parts.hypervisor.capabilities().clones:
+            raise Refused(
+                f"{request.name} was not made",
+                detail="this backend can't give the memory of one VM to another",
+                remedy="restore the snapshot, or run a new workload",
+            )
         self._find(source, request.snapshot)
         return draft_clone(self._parts, self._settings, request, source)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torpor.domain.capacity import Claim, ClaimKind, Resources
 from torpor.domain.errors import BackendFailed, NotFound
 from torpor.domain.ids import InstanceId
-from torpor.domain.instance import AddressState, BackendState, Instance
+from torpor.domain.instance import AddressState, BackendState, Instance, StateStatus
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationKind, Step, StepKind
 from torpor.domain.plan import state_room_mb
@@ -145,14 +145,14 @@ class Steps:
 
     def _has_no_process(self, instance: Instance) -> bool:
         seen = self._parts.hypervisor.observe().get(instance.id)
-        return seen is None or seen.state is BackendState.ABSENT
+        return seen is None or seen.pid is None
 
     def _require_absent(self, scene: Scene) -> None:
         """The books must not say that memory is free which a process still has."""
         observed = self._parts.hypervisor.observe()
         for instance in scene.instances:
             seen = observed.get(instance.id)
-            if seen is not None and seen.state is not BackendState.ABSENT:
+            if seen is not None and seen.pid is not None:
                 raise BackendFailed(
                     f"the books keep what {instance.name} holds",
                     detail=f"its process {seen.pid} is still there",
@@ -181,7 +181,7 @@ class Steps:
     # --- names and batch system ---
 
     def _publish_names(self, scene: Scene) -> str:
-        self._parts.names.publish([NameRecord(i.name, i.address) for i in scene.instances])
+        self._parts.names.publish([NameRecord(i.name, i.address) for i in scene.instances if i.address])
         return ""
 
     def _withdraw_names(self, scene: Scene) -> str:
@@ -223,11 +223,15 @@ class Steps:
         return f"{state.stored_bytes // _MIB} MiB, generation {state.generation}, {state.mechanism}"
 
     def _drop(self, scene: Scene, instance: Instance) -> str:
-        """A VM that lost its process meanwhile has nothing but this state: it is kept."""
-        if self._has_no_process(instance):
+        """A VM that has no process any more has nothing but this state: it is kept, or the VM brought back from it."""
+        if not self._has_no_process(instance):
+            self._parts.suspension.drop(instance.id)
+            return ""
+        newest = next(iter(self._parts.suspension.states(instance.id)), None)
+        if self._parts.hypervisor.capabilities().keeps_process or newest is None or newest.status is StateStatus.SPENT:
             return f"{instance.name} has no process any more; its state is kept"
-        self._parts.suspension.drop(instance.id)
-        return ""
+        self._parts.suspension.restore(spec_of(self._settings, scene.workload, instance), scene.progress)
+        return f"{instance.name} was brought back from its state"
 
     def _release_memory(self, scene: Scene, instance: Instance) -> str:
         self._parts.suspension.release(instance.id)

@@ -5,19 +5,22 @@ The same contract suites run against these and against the real adapters. The wo
 own in `records`. Never used by a real installation.
 """
 
+from torpor.adapters.fakes.adoption import FakeAdoption, FakeOwner
 from torpor.adapters.fakes.batch_system import FakeBatchSystem
 from torpor.adapters.fakes.clock import ManualClock
 from torpor.adapters.fakes.faults import Faults
 from torpor.adapters.fakes.gangs import FakeGangs
 from torpor.adapters.fakes.guest import FakeGuest
 from torpor.adapters.fakes.host import FakeHost, GuestMemory, HostFaults
-from torpor.adapters.fakes.hypervisor import FakeHypervisor
+from torpor.adapters.fakes.hypervisor import SHARED, FakeHypervisor
 from torpor.adapters.fakes.images import FakeImages
 from torpor.adapters.fakes.names import FakeNames
 from torpor.adapters.fakes.snapshots import FakeSnapshots
 from torpor.adapters.fakes.states import FakeStateStore
 
 __all__ = [
+    "SHARED",
+    "FakeAdoption",
     "FakeBatchSystem",
     "FakeGangs",
     "FakeGuest",
@@ -25,6 +28,7 @@ __all__ = [
     "FakeHypervisor",
     "FakeImages",
     "FakeNames",
+    "FakeOwner",
     "FakeSnapshots",
     "FakeStateStore",
     "Faults",

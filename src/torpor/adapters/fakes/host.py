@@ -7,10 +7,11 @@ a number, and memory fits a disk only when both are of one instant.
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from torpor.adapters.fakes.faults import Faults
+from torpor.domain.adoption import Mark
 from torpor.domain.capacity import Resources
 from torpor.domain.errors import InstanceGone
 from torpor.domain.ids import InstanceId
@@ -95,6 +96,17 @@ class FakeVm:
     """Its process reads memory from its newest state as it is touched."""
     corrupt: bool = False
     """The guest ran with memory and disk of different instants."""
+    made: bool = True
+    """By Torpor; the others' are there whether or not Torpor knows of them."""
+    mark: Mark | None = None
+    """Of one that Torpor did not make."""
+    name: str = ""
+    """As its owner calls it, where that is not Torpor."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether Torpor may know of it and touch it."""
+        return self.made or self.mark is not None
 
     @property
     def newest(self) -> FakeState | None:
@@ -166,10 +178,12 @@ class FakeHost:
             vm.instant = vm.disk_instant = self.number()
         vm.state = state
 
-    def start_process(self, vm: FakeVm, state: BackendState) -> None:
-        """Give the VM a process and look whether the host can bear it."""
+    def start_process(self, vm: FakeVm, state: BackendState, by_owner: bool = False) -> None:
+        """Give the VM a process and look whether the host can bear it; what its owner does is not held against us."""
         vm.pid = 1000 + self.number()
         vm.state = state
+        if by_owner:
+            return
         used = self.used_by_processes()
         if not Resources(used.vcpus, used.memory_mb).fits_in(self.total):
             self.violate(
@@ -190,11 +204,12 @@ class FakeHost:
 
     def used_by_processes(self) -> Resources:
         """vCPUs and memory of every VM that has a process."""
-        held = Resources()
-        for vm in self.vms.values():
-            if vm.pid is not None:
-                held += Resources(vm.spec.flavor.vcpus, vm.spec.flavor.memory_mb + self.overhead_mb)
-        return held
+        return self.held_by(vm for vm in self.vms.values() if vm.pid is not None)
+
+    def held_by(self, vms: Iterable[FakeVm]) -> Resources:
+        """vCPUs and memory that these take with a process."""
+        sizes = (vm.spec.flavor for vm in vms)
+        return sum((Resources(f.vcpus, f.memory_mb + self.overhead_mb) for f in sizes), Resources())
 
     def disk_bytes(self) -> int:
         """What disks (taken as full), states and remains of states take."""

@@ -22,7 +22,11 @@ STATE_OVERHEAD_BYTES = 64 * 1024
 """Device state and manifest of a saved state."""
 LOCAL = HostId("local")
 SMALL_HOST = Resources(vcpus=4, memory_mb=4096, disk_mb=65536)
-ABLE = Capabilities(gang_pause=True, revert=True, guest_agent=True, snapshots=True)
+ABLE = Capabilities(gang_pause=True, revert=True, guest_agent=True, snapshots=True, clones=True)
+SHARED = Capabilities(
+    gang_pause=True, revert=False, guest_agent=True, snapshots=True, keeps_process=False, adoption=True
+)
+"""What a host can do that is shared with others, as with libvirt."""
 
 
 class FakeHypervisor:
@@ -88,11 +92,16 @@ class FakeHypervisor:
         return self._capabilities
 
     def host(self) -> Host:
-        return Host(self._id, self.model.total)
+        others = [vm for vm in self.model.vms.values() if vm.pid is not None and not vm.ours]
+        return Host(self._id, self.model.total - self.model.held_by(others))
 
     def observe(self) -> Mapping[InstanceId, Observation]:
         with self._call("observe"):
-            return {id: self._observation(vm) for id, vm in self.model.vms.items() if vm.pid is not None}
+            return {
+                id: self._observation(vm)
+                for id, vm in self.model.vms.items()
+                if vm.ours and (vm.pid is not None or vm.state is BackendState.SHUT_OFF)
+            }
 
     def boot(self, spec: InstanceSpec) -> None:
         with self._call("boot", spec.id):
@@ -130,18 +139,25 @@ class FakeHypervisor:
 
     def stop(self, instance: InstanceId, grace: float) -> None:
         with self._call("stop", instance):
-            vm = self.model.vms.get(instance)
+            vm = self._of_ours(instance)
             if vm:
                 self.model.end_process(vm)
+                vm.state = BackendState.ABSENT
 
     def erase(self, instance: InstanceId) -> None:
         with self._call("erase", instance):
+            vm = self._of_ours(instance)
+            if vm and not vm.made:
+                raise self._not_now(vm, "be erased", "it is its owner's; let go of it")
             self.model.vms.pop(instance, None)
 
     # Suspension
 
     def save(self, spec: InstanceSpec, progress: Progress) -> SavedState:
         with self._call("save", spec.id):
+            saved = self.model.vms.get(spec.id)
+            if saved and saved.pid is None and saved.whole and not self._capabilities.keeps_process:
+                return saved.whole.saved
             vm = self.model.alive(spec.id)
             if vm.state is not BackendState.PAUSED or vm.pid is None:
                 raise self._not_now(vm, "be saved", "pause it first")
@@ -151,6 +167,8 @@ class FakeHypervisor:
             state = FakeState(self._next_state(vm), vm.memory, vm.instant, vm.pid)
             self._write(vm, state.saved, progress)
             vm.states.append(state)
+            if not self._capabilities.keeps_process:
+                self.model.end_process(vm)
             return state.saved
 
     def release(self, instance: InstanceId) -> None:
@@ -178,6 +196,8 @@ class FakeHypervisor:
             newest = vm.newest
             if vm.state is BackendState.PAUSED and vm.whole and newest.instant == vm.instant:
                 return
+            if vm.state is BackendState.RUNNING and not vm.whole and self._capabilities.adoption:
+                return  # its owner was first
             if vm.state not in (BackendState.ABSENT, BackendState.LOADING):
                 raise self._not_now(vm, "be restored", "it has a process; stop it first")
             if not vm.whole:
@@ -193,6 +213,8 @@ class FakeHypervisor:
         with self._call("revert", instance):
             vm = self._with_state(instance)
             newest = vm.states[-1]
+            if not vm.whole and not self._capabilities.revert:
+                raise self._not_now(vm, "be taken back", "its disk has moved on, and can't be taken back here")
             lost = self.model.memory_of(vm).counter - newest.memory.counter
             if vm.disk_instant != newest.instant and lost > 0.0:
                 self.model.discarded[instance] = self.model.discarded.get(instance, 0.0) + lost
@@ -337,6 +359,12 @@ class FakeHypervisor:
         if vm is None or vm.newest is None:
             name = vm.spec.name if vm else instance
             raise Conflict(f"VM {name} has no saved state", detail="none was written", remedy="save it first")
+        return vm
+
+    def _of_ours(self, instance: InstanceId) -> FakeVm | None:
+        vm = self.model.vms.get(instance)
+        if vm and not vm.ours:
+            self.model.violate(instance, "touched although it is not marked")
         return vm
 
     def _mark(self, vm: FakeVm, status: StateStatus) -> None:

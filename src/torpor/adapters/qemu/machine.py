@@ -56,7 +56,7 @@ class QemuHypervisor:
         self._memory = _GuestMemory()
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(gang_pause=True, revert=True, guest_agent=self._guest_agent, snapshots=True)
+        return Capabilities(gang_pause=True, revert=True, guest_agent=self._guest_agent, snapshots=True, clones=True)
 
     def host(self) -> Host:
         settings = self._vms.settings

@@ -66,6 +66,8 @@ class WorkloadSchema(BaseModel):
     priority: int
     preemptible: bool
     protect: bool
+    adopted: bool
+    """Its VMs were made by others."""
     duration_seconds: float | None
     command: str | None
     created_at: float
@@ -95,6 +97,7 @@ class WorkloadSchema(BaseModel):
             priority=workload.priority,
             preemptible=workload.preemptible,
             protect=workload.protect,
+            adopted=workload.adopted,
             duration_seconds=workload.duration,
             command=workload.command,
             created_at=workload.created_at,

@@ -1,0 +1,226 @@
+"""A host that is shared: what VMs' owners do with them beside us is accepted, recorded, and the books follow."""
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum, auto
+
+from torpor.domain.capacity import Claim, ClaimKind, Resources
+from torpor.domain.errors import InstanceGone, NoCapacity
+from torpor.domain.ids import InstanceId
+from torpor.domain.instance import BackendState, Instance, Observation, StateStatus
+from torpor.domain.operation import OperationKind
+from torpor.domain.workload import Workload, WorkloadState
+from torpor.engine.operations import begin
+from torpor.engine.parts import Parts, Settings
+from torpor.engine.records import Records
+from torpor.engine.state_claims import StateClaims
+
+_AT_REST = (WorkloadState.SUSPENDED, WorkloadState.DONE, WorkloadState.FAILED)
+Seen = Mapping[InstanceId, Observation]
+
+
+class Standing(Enum):
+    """What is there of an instance, whoever brought it about."""
+
+    RUNS = auto()
+    """It has a process."""
+    SAVED = auto()
+    """It has no process and a whole saved state."""
+    OFF = auto()
+    """It was shut down."""
+    GONE = auto()
+    """It has neither, and nobody shut it down: it crashed, or there is no such VM any more."""
+
+
+class Owners:
+    """Follows what others did. The caller holds the records' lock and leaves out workloads with open operations."""
+
+    def __init__(self, parts: Parts, records: Records, settings: Settings) -> None:
+        self._parts = parts
+        self._records = records
+        self._settings = settings
+        self._claims = StateClaims(parts, settings)
+        self._told: set[tuple[str, str]] = set()
+
+    def follow(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
+        """Make the records say what is there. Returns whether that was a change, so that nothing else is to be done."""
+        standing = [self._standing(i, seen) for i in instances]
+        if workload.state is WorkloadState.ACTIVE:
+            return self._follow_active(workload, instances, standing, seen)
+        if workload.state not in _AT_REST:
+            return False
+        if standing and all(s is Standing.RUNS for s in standing):
+            return self._runs_again(workload, instances, seen)
+        if workload.state is WorkloadState.SUSPENDED:
+            return self._follow_suspended(workload, instances, standing, seen)
+        if workload.adopted and standing and all(s is Standing.SAVED for s in standing):
+            self._record_saved(workload, instances)
+            return True
+        return False
+
+    # --- the books ---
+
+    def keep_books(self, seen: Seen, spare: Collection[InstanceId] = ()) -> None:
+        """The books offer what the host has, less what others' VMs have, less what runs of ours without a claim.
+
+        Claims that were there before others took the room stay: the books are full then, never over-committed.
+        `spare`: instances that are about to get a claim.
+        """
+        host = self._parts.hypervisor.host()
+        booked = next((h for h in self._parts.ledger.hosts() if h.id == host.id), None)
+        if booked is None:
+            self._parts.ledger.set_host(host.id, host.total)
+            return
+        room = host.total - self._unclaimed(seen, spare)
+        total = Resources(
+            max(room.vcpus, booked.used.vcpus), max(room.memory_mb, booked.used.memory_mb), booked.total.disk_mb
+        )
+        if total != booked.total:
+            self._parts.ledger.set_host(host.id, total)
+        if (total.vcpus, total.memory_mb) != (room.vcpus, room.memory_mb):
+            self._tell_once(
+                "host-overcommitted", host.id,
+                f"Others have taken room on {host.id} that is claimed: {room.vcpus} vCPUs and {room.memory_mb} MiB are "
+                f"left for {booked.used.vcpus} vCPUs and {booked.used.memory_mb} MiB.",
+            )  # fmt: skip
+        else:
+            self._told.discard(("host-overcommitted", host.id))
+
+    def _unclaimed(self, seen: Seen, spare: Collection[InstanceId]) -> Resources:
+        claimed = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
+        sizes = {w.id: self._compute(w) for w in self._parts.inventory.workloads()}
+        found = (
+            sizes[i.workload]
+            for i in self._parts.inventory.instances()
+            if i.id in seen and seen[i.id].pid is not None and i.id not in claimed and i.id not in spare
+        )
+        return sum(found, Resources())
+
+    def _compute(self, workload: Workload) -> Resources:
+        return workload.compute_claim(self._settings.policy.overhead_mb)
+
+    def _claim(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
+        """Whether the books have room for what the instances have already, or are to have."""
+        held = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
+        if all(i.id in held for i in instances):
+            return True
+        self.keep_books(seen, [i.id for i in instances])
+        compute = self._compute(workload)
+        try:
+            self._parts.ledger.claim(
+                [Claim(i.id, ClaimKind.COMPUTE, i.host, compute) for i in instances if i.host is not None]
+            )
+        except NoCapacity:
+            self.keep_books(seen)
+            return False
+        return True
+
+    # --- what happened ---
+
+    def _follow_active(
+        self, workload: Workload, instances: Sequence[Instance], standing: Sequence[Standing], seen: Seen
+    ) -> bool:
+        if all(s is Standing.SAVED for s in standing):
+            self._record_saved(workload, instances)
+            return True
+        saved = [i.name for i, s in zip(instances, standing, strict=True) if s is Standing.SAVED]
+        if saved and all(s in (Standing.SAVED, Standing.RUNS) for s in standing):
+            why = f"somebody saved {', '.join(saved)}"
+            self._records.event("gang-half-saved", workload.name, f"{why}: the rest of {workload.name} follows.")
+            begin(self._parts, self._records, OperationKind.SUSPEND, workload, why)
+            self._records.change(workload.id, held=True)
+            return True
+        if all(s is Standing.RUNS for s in standing) and not self._claim(workload, instances, seen):
+            self._tell_no_room(workload)
+        return False
+
+    def _follow_suspended(
+        self, workload: Workload, instances: Sequence[Instance], standing: Sequence[Standing], seen: Seen
+    ) -> bool:
+        lost = [i.name for i, s in zip(instances, standing, strict=True) if s in (Standing.OFF, Standing.GONE)]
+        if lost:
+            self._record_lost(workload, lost)
+            return True
+        if all(s is Standing.SAVED for s in standing) or workload.attempts >= self._settings.max_attempts:
+            return False
+        if self._claim(workload, instances, seen):
+            started = [i.name for i, s in zip(instances, standing, strict=True) if s is Standing.RUNS]
+            why = f"somebody started {', '.join(started)}"
+            self._records.event("gang-half-started", workload.name, f"{why}: the rest of {workload.name} follows.")
+            begin(self._parts, self._records, OperationKind.RESUME, workload, why)
+            return True
+        return self._started_without_room(workload)
+
+    def _runs_again(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
+        if not self._claim(workload, instances, seen):
+            return self._started_without_room(workload)
+        self._claims.fit(instances)
+        self._records.change(
+            workload.id,
+            state=WorkloadState.ACTIVE,
+            running_since=self._parts.clock.now(),
+            held=False,
+            attempts=0,
+            problem=None,
+            reason="",
+        )
+        self._told.discard(("started-without-room", workload.name))
+        self._records.event("workload-active", workload.name, f"{workload.name} runs: its owner has it so.")
+        return True
+
+    def _started_without_room(self, workload: Workload) -> bool:
+        again = workload.state is WorkloadState.SUSPENDED and self._settings.unplanned_start == "suspend"
+        self._tell_no_room(workload, "; it is suspended again" if again else "")
+        if again:
+            begin(self._parts, self._records, OperationKind.SUSPEND, workload, "it was started without room")
+            self._records.change(workload.id, held=workload.held)
+        return again
+
+    def _tell_no_room(self, workload: Workload, then: str = "") -> None:
+        self._tell_once(
+            "started-without-room", workload.name,
+            f"{workload.name} was started by somebody else, and the books have no room for it{then}.",
+        )  # fmt: skip
+        if then:
+            self._told.discard(("started-without-room", workload.name))
+
+    def _record_saved(self, workload: Workload, instances: Sequence[Instance]) -> None:
+        """It stays so until somebody brings it back: whoever saved it had a reason."""
+        self._parts.ledger.release([i.id for i in instances], [ClaimKind.COMPUTE])
+        self._claims.fit(instances)
+        now = self._parts.clock.now()
+        self._records.change(
+            workload.id,
+            state=WorkloadState.SUSPENDED,
+            held=True,
+            running_since=None,
+            ran_for=workload.ran(now),
+            problem=None,
+            reason="saved by somebody else",
+        )
+        self._records.event(
+            "workload-suspended", workload.name,
+            f"{workload.name} was saved by somebody else; `torpor resume {workload.name}` brings it back.",
+        )  # fmt: skip
+
+    def _record_lost(self, workload: Workload, lost: Sequence[str]) -> None:
+        problem = InstanceGone(
+            f"the saved state of {', '.join(lost)} is gone",
+            detail="somebody else removed it, or used it and ended the VM",
+            remedy="the disks are as they were left; start the VMs, or let go of the workload",
+        ).problem
+        self._records.change(workload.id, state=WorkloadState.FAILED, problem=problem, reason=problem.what)
+        self._records.event("workload-failed", workload.name, problem.sentence)
+
+    def _standing(self, instance: Instance, seen: Seen) -> Standing:
+        observed = seen.get(instance.id)
+        if observed is not None and observed.pid is not None:
+            return Standing.RUNS
+        if observed is not None and observed.state is BackendState.SHUT_OFF:
+            return Standing.OFF
+        newest = next(iter(self._parts.suspension.states(instance.id)), None)
+        return Standing.SAVED if newest is not None and newest.status is StateStatus.WHOLE else Standing.GONE
+
+    def _tell_once(self, kind: str, subject: str, message: str) -> None:
+        if (kind, subject) not in self._told:
+            self._told.add((kind, subject))
+            self._records.event(kind, subject, message)

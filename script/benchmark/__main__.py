@@ -30,6 +30,7 @@ def _arguments() -> argparse.Namespace:
 
 def _describe_states(parser: argparse.ArgumentParser) -> None:
     default = Options()
+    parser.add_argument("--check", type=Path, metavar="FILE", help="measure nothing; judge what --json wrote to FILE")
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw states.svg and states.png there")
     parser.add_argument("--sizes", type=_numbers, default=default.sizes, help="guests' memory, MB")
     parser.add_argument("--fills", type=_numbers, default=default.fills, help="share of random data, per cent")
@@ -95,12 +96,16 @@ def _states(arguments: argparse.Namespace, console: Console) -> int:
 
 def main() -> int:
     arguments = _arguments()
+    console = Console(highlight=False)
+    if getattr(arguments, "check", None):
+        from benchmark.states import limits
+
+        return limits.judge(arguments.check, console)
     if os.geteuid() != 0:
         print("bench: it starts VMs and name servers, so it must be run as root", file=sys.stderr)
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):  # in the background too: guests and files are to be cleared away
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    console = Console(highlight=False)
     return _names(arguments, console) if arguments.kind == "names" else _states(arguments, console)
 
 

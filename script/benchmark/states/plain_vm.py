@@ -1,4 +1,4 @@
-"""QEMU alone: a guest that nothing was done to, and QEMU's own migration to a file."""
+"""QEMU alone, and its own migration to a file."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.states.contender import TB_SIZE_MB, WORK_COUNT, Bench, Turn
+from benchmark.states.contender import TB_SIZE_MB, Bench, Turn
 from benchmark.states.record import Cell, Measure
 from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, sync_file, until_first_tick
 from torpor.adapters.guest.agent import over_socket
@@ -17,7 +17,6 @@ from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Execution
 
 NAME = "qemu migrate"
-FRESH = "plain QEMU"
 _ID = InstanceId("plain")
 _START_SECONDS = 60.0
 
@@ -47,15 +46,26 @@ class PlainVm:
         self._monitor = self._folder / "qmp.sock"
         self._monitors = Monitors()
         self._process: subprocess.Popen[bytes] | None = None
-        self._talk = Talk(_Shell(self._folder / "agent.sock"))
+        self.talk = Talk(_Shell(self._folder / "agent.sock"))
 
     def take_turn(self, turn: Turn) -> None:
         if not self._stream.exists():
-            self._boot(turn)
+            self.boot()
             self._save(turn)
         drop_caches()
         turn.add(NAME, Measure.RESTORE, until_first_tick(self._wake, self._console))
+        self.talk.ask("verify")
         self._save(turn)
+
+    def boot(self) -> None:
+        self._start(())
+        self.talk.await_boot()
+        self.talk.ask(f"fill {self._cell.data_mb}")
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
 
     def close(self) -> None:
         if self._process:
@@ -63,15 +73,6 @@ class PlainVm:
             self._process.wait()
         self._monitors.close()
         shutil.rmtree(self._folder)
-
-    def _boot(self, turn: Turn) -> None:
-        self._start(())
-        self._talk.await_boot()
-        self._talk.ask(f"fill {self._cell.data_mb}")
-        for _ in range(self._bench.repeat):
-            done = self._talk.ask(f"work {WORK_COUNT}")
-            turn.add(FRESH, Measure.WORK, done["first"])
-            turn.add(FRESH, Measure.WORK_AGAIN, done["second"])
 
     def _save(self, turn: Turn) -> None:
         turn.add(NAME, Measure.SUSPEND, seconds(self._sleep))

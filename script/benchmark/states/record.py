@@ -37,6 +37,19 @@ class Measure(StrEnum):
     """Read-modify-writes at random places; the first pass after what the contender's name says."""
     WORK_AGAIN = "work_again_per_second"
     """The second pass over the same places."""
+    ANONYMOUS = "anonymous_bytes"
+    """Of the guest's process, as the kernel tells it (smaps)."""
+    HUGE_PAGES = "anonymous_huge_page_bytes"
+    """Of these, in large pages."""
+    SCRUB = "lazy_scrub_seconds"
+    """From the moment that a lazily restored guest runs until all of its state was verified behind it."""
+    PAUSE_SKEW = "pause_skew_ms"
+    """Between the first and the last standstill in a gang, as Torpor tells it."""
+    RUN_ON_SKEW = "run_on_skew_ms"
+    CLOCK_BEHIND = "clock_behind_ms"
+    """After a resumption, before the clock is set."""
+    CLOCK_OFF = "clock_off_ms"
+    """After it was set, ahead or behind; by the guest's agent, right to half of the time that its answer takes."""
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.states import summary
+from benchmark.states import gang, summary
 from benchmark.states.contender import CHANGED_PERCENT
 from benchmark.states.record import Cell, Measure, Record, Side
 from benchmark.states.run import Options, Run
@@ -67,7 +67,7 @@ def write(run: Run, options: Options, file: Path) -> None:
         "by_guest": summary.by_cell(run.record),
         "failures": run.failures,
         "bit_flips_missed": list(run.flips.missed) if run.flips else [],
-        "samples": run.record.document(),
+        "samples": run.record.document() + run.gang.document(),
     }
     file.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -94,6 +94,7 @@ def _version(program: str) -> str | None:
 
 def _summary(run: Run) -> summary.Figures:
     figures = summary.summarise(run.record)
+    figures.update(gang.figures(run.gang))
     figures["bit_flips"] = run.flips.made if run.flips else None
     figures["bit_flips_missed"] = len(run.flips.missed) if run.flips else None
     return figures

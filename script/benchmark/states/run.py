@@ -13,15 +13,17 @@ from pathlib import Path
 from benchmark.states.bit_flips import Flips, flip_bits
 from benchmark.states.contender import Bench, Contender, Turn
 from benchmark.states.disk import Disk, RandomBytes
+from benchmark.states.gang import measure_gang
 from benchmark.states.guest_image import make_guest_image
 from benchmark.states.libvirt_vm import LibvirtVm
 from benchmark.states.plain_vm import PlainVm
 from benchmark.states.record import Cell, Record
+from benchmark.states.running import measure_running_costs
 from benchmark.states.torpor_vm import TorporVm
 from torpor.domain.instance import Codec
 
 CONTENDERS = ("torpor", "virsh", "qemu", "dd")
-PARTS = (*CONTENDERS, "flips")
+PARTS = (*CONTENDERS, "running", "gang", "flips")
 _PACKED_MB = 1024
 Say = Callable[[str], None]
 
@@ -42,7 +44,10 @@ class Options:
 
     @property
     def cells(self) -> list[Cell]:
-        return [Cell(size, fill) for size in sorted(self.sizes) for fill in sorted(self.fills)]
+        """Those first that the summary speaks of: so a run that is stopped has something to say."""
+        *others, largest = sorted(self.sizes)
+        sizes = [largest, *others]
+        return [Cell(size, fill) for fill in sorted(self.fills, reverse=True) for size in sizes]
 
 
 @dataclass
@@ -52,6 +57,7 @@ class Run:
     record: Record = field(default_factory=Record)
     flips: Flips | None = None
     failures: list[str] = field(default_factory=list)
+    gang: Record = field(default_factory=Record)
 
 
 def run(options: Options, done: Run, say: Say) -> None:
@@ -61,6 +67,8 @@ def run(options: Options, done: Run, say: Say) -> None:
         bench = Bench(folder, make_guest_image(folder), done.record, options.repeat)
         if "flips" in options.only:
             _flips(bench, options, done, say)
+        if "gang" in options.only:
+            _gang(bench, options, done, say)
         source = RandomBytes(folder.name)
         try:
             for cell in options.cells:
@@ -70,6 +78,8 @@ def run(options: Options, done: Run, say: Say) -> None:
 
 
 def _cell(bench: Bench, cell: Cell, options: Options, source: RandomBytes, done: Run, say: Say) -> None:
+    if "running" in options.only and cell.fill_percent == max(options.fills):
+        _running(bench, cell, done, say)
     contenders: dict[str, Contender] = {}
     try:
         for name in CONTENDERS:
@@ -114,6 +124,20 @@ def _flips(bench: Bench, options: Options, done: Run, say: Say) -> None:
     say(f"{options.flips} bit flips")
     with _noted("bit flips", done, say):
         done.flips = flip_bits(bench, options.codecs, options.flips)
+
+
+def _gang(bench: Bench, options: Options, done: Run, say: Say) -> None:
+    rounds = 2 * options.repeat
+    say(f"a gang of two, {rounds} times asleep and awake")
+    with _noted("the gang", done, say):
+        measure_gang(bench, done.gang, rounds)
+
+
+def _running(bench: Bench, cell: Cell, done: Run, say: Say) -> None:
+    began = time.monotonic()
+    with _noted(f"{cell}: running costs", done, say):
+        measure_running_costs(bench, cell)
+    say(f"{cell}: running costs took {time.monotonic() - began:.0f} s")
 
 
 @dataclass

@@ -1,9 +1,8 @@
 """The few figures that a run comes down to. Above 1 means that Torpor is faster, except where it says otherwise."""
 
 from collections.abc import Callable, Sequence
-from statistics import median
 
-from benchmark.states import disk, libvirt_vm, plain_vm, torpor_vm
+from benchmark.states import disk, libvirt_vm, running, torpor_vm
 from benchmark.states.record import Cell, Measure, Record, Side
 from torpor.domain.instance import Codec
 
@@ -92,17 +91,23 @@ def _snapshots(record: Record, cells: Sequence[Cell]) -> Figures:
 
 
 def _running_costs(record: Record, cell: Cell) -> Figures:
-    """Random memory accesses a second, as a share of plain QEMU's; `first` is the first pass over the memory."""
+    """Random memory accesses a second, as a share of plain QEMU's; `first` is the first pass over the memory.
+
+    And the share of the process's own memory that is in large pages.
+    """
     costs: Figures = {}
     for key, contender in (
-        ("suspendable", torpor_vm.FRESH),
-        ("restored_eagerly", torpor_vm.EAGER),
-        ("restored_lazily", torpor_vm.LAZY),
+        ("suspendable", running.DEFAULT),
+        ("suspendable_lazily", running.FRESH),
+        ("restored_eagerly", running.EAGER),
+        ("restored_lazily", running.LAZY),
     ):
         for suffix, measure in (("_first", Measure.WORK), ("", Measure.WORK_AGAIN)):
-            ours = record.values(cell, Side(contender, measure))
-            plain = record.values(cell, Side(plain_vm.FRESH, measure))
-            costs[f"work_{key}{suffix}_vs_plain"] = median(ours) / median(plain) if ours and plain else None
+            plain = Side(running.beside(contender), measure)
+            costs[f"work_{key}{suffix}_vs_plain"] = record.ratio(cell, Side(contender, measure), plain)
+    for key, contender in (("fresh", running.DEFAULT), ("restored_eagerly", running.EAGER)):
+        huge, all_of_it = Side(contender, Measure.HUGE_PAGES), Side(contender, Measure.ANONYMOUS)
+        costs[f"huge_pages_share_{key}"] = record.ratio(cell, huge, all_of_it)
     return costs
 
 

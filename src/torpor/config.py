@@ -59,11 +59,32 @@ class QemuConfig(_Section):
     """`lazy`: a guest runs on at once and its memory is read as it is touched; only what is not packed can be."""
 
 
+class LibvirtConfig(_Section):
+    """For `backend = "libvirt"`."""
+
+    uri: str = "qemu:///system"
+    network: str = "torpor"
+    """The libvirt network for VMs that Torpor runs; it is made by Torpor. Adopted VMs stay where they are."""
+    save_dir: Path = Path("/var/lib/libvirt/qemu/save")
+    """Where libvirtd puts managed save images. On the disk whose room counts for saved states."""
+    bypass_cache: bool = True
+    """Write images past the page cache."""
+    save_timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """A save that takes longer is called off; the VM runs on."""
+    unplanned_start: Literal["suspend", "leave"] = "suspend"
+    """What becomes of a suspended VM that somebody else starts while there is no room for it."""
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    tb_size_mb: Positive = 64
+    """Size of TCG's translation buffer."""
+    overhead_mb: Annotated[int, Field(ge=0)] = 128
+    """QEMU's own memory, claimed for every VM on top of the guest's."""
+
+
 class NetworkSection(_Section):
     namespace: str = "torpor"
-    """Network namespace that holds the bridge and the taps."""
+    """Network namespace that holds the bridge and the taps (qemu)."""
     interface: str = Field(default="torpor0", max_length=15)
-    """The host's end of the veth pair; it carries the gateway's address."""
+    """The host's link to the guests, with the gateway's address: a veth (qemu), or the bridge (libvirt)."""
     subnet: IPv4Network = IPv4Network("10.91.0.0/24")
     """The first address is the gateway's; the others are the pool."""
     zone: str = "torpor.internal"
@@ -108,12 +129,15 @@ class PolicyConfig(_Section):
 
 
 class Config(_Section):
+    backend: Literal["qemu", "libvirt"] = "qemu"
+    """`qemu`: VMs of Torpor's own. `libvirt`: a host whose VMs are under libvirt, others' beside Torpor's."""
     state_dir: Path = Path("/var/lib/torpor")
     """Disks, saved states, books. On the disk whose speed and room count."""
     run_dir: Path = Path("/run/torpor")
     """The API's socket."""
     host: HostConfig = HostConfig()
     qemu: QemuConfig = QemuConfig()
+    libvirt: LibvirtConfig = LibvirtConfig()
     network: NetworkSection = NetworkSection()
     policy: PolicyConfig = PolicyConfig()
     ssh_authorized_keys: tuple[str, ...] = ()
@@ -125,6 +149,11 @@ class Config(_Section):
             if not path.is_absolute():
                 raise ValueError(f"{path} must be an absolute path")
         return self
+
+    @property
+    def overhead_mb(self) -> int:
+        """The hypervisor's own memory, claimed for every VM."""
+        return self.qemu.overhead_mb if self.backend == "qemu" else self.libvirt.overhead_mb
 
     @property
     def socket(self) -> Path:

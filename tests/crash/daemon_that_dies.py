@@ -69,8 +69,9 @@ def main() -> None:
     path, operation, step, moment = sys.argv[1:]
 
     def build(config: Config) -> wiring.App:
-        parts = wiring.parts(config)
-        return wiring.assemble(config, replace(parts, journal=DeadlyJournal(parts.journal, operation, step, moment)))
+        bound = wiring.bind(config)
+        journal = DeadlyJournal(bound.parts.journal, operation, step, moment)
+        return wiring.assemble(config, replace(bound, parts=replace(bound.parts, journal=journal)))
 
     serve(load(Path(path)), build)
 

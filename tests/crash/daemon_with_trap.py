@@ -130,8 +130,8 @@ def main() -> None:
     path, trap, name = sys.argv[1:]
 
     def build(config: Config) -> wiring.App:
-        parts = wiring.parts(config)
-        return wiring.assemble(config, trapped(parts, config, trap, name))
+        bound = wiring.bind(config)
+        return wiring.assemble(config, replace(bound, parts=trapped(bound.parts, config, trap, name)))
 
     serve(load(Path(path)), build)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.libvirt.conftest import Libvirt
 
+from private_libvirtd import LibvirtHost
+from torpor.adapters.libvirt.connection import Connection
 from torpor.adapters.libvirt.network import LibvirtNetwork
 from torpor.adapters.libvirt.network_xml import LibvirtNetworkSettings
 from torpor.domain.errors import Conflict
@@ -54,7 +55,7 @@ def reaches_the_gateway() -> bool:
     return subprocess.run(["ip", "netns", "exec", GUEST, "python3", "-c", script, GATEWAY], check=False).returncode == 0
 
 
-def clean(libvirt: Libvirt) -> None:
+def clean(libvirt: LibvirtHost) -> None:
     ip("link", "del", OTHER_LINK, check=False)
     ip("netns", "del", GUEST, check=False)
     for name in libvirt.virsh("net-list", "--name").split():
@@ -64,26 +65,27 @@ def clean(libvirt: Libvirt) -> None:
 
 
 @pytest.fixture
-def libvirt(libvirt_host: Libvirt) -> Iterator[Libvirt]:
-    clean(libvirt_host)
+def libvirt(daemon: LibvirtHost) -> Iterator[LibvirtHost]:
+    """Without networks, before and after."""
+    clean(daemon)
     try:
-        yield libvirt_host
+        yield daemon
     finally:
-        clean(libvirt_host)
+        clean(daemon)
 
 
 @pytest.fixture
-def network(libvirt: Libvirt) -> LibvirtNetwork:
-    return LibvirtNetwork(libvirt.connection, SETTINGS)
+def network(libvirt: LibvirtHost, connection: Connection) -> LibvirtNetwork:
+    return LibvirtNetwork(connection, SETTINGS)
 
 
-def define(libvirt: Libvirt, folder: Path, xml: str) -> None:
+def define(libvirt: LibvirtHost, folder: Path, xml: str) -> None:
     file = folder / "network.xml"
     file.write_text(xml)
     libvirt.virsh("net-define", str(file))
 
 
-def active(libvirt: Libvirt) -> list[str]:
+def active(libvirt: LibvirtHost) -> list[str]:
     return libvirt.virsh("net-list", "--name").split()
 
 
@@ -93,7 +95,7 @@ def firewall() -> str:
     return "".join(subprocess.run(argv, capture_output=True, text=True, check=False).stdout for argv in listed)
 
 
-def test_the_host_is_the_gateway_and_nobody_else_serves_the_network(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_the_host_is_the_gateway_and_nothing_else_is_served(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     network.ensure()
 
     bridge = link(SETTINGS.bridge)
@@ -102,7 +104,7 @@ def test_the_host_is_the_gateway_and_nobody_else_serves_the_network(libvirt: Lib
     assert bridge["address"] == SETTINGS.gateway_mac
     assert bridge["linkinfo"]["info_data"]["stp_state"] == 0
     assert "autostart:      no" in " ".join(libvirt.virsh("net-info", SETTINGS.name).lower().split("\n"))
-    assert not list((libvirt.folder / "lib" / "dnsmasq").glob(f"{SETTINGS.name}.conf"))
+    assert not list((libvirt.managed_saves.parents[1] / "dnsmasq").glob(f"{SETTINGS.name}.conf"))
     assert "10.104.0.0/24" not in firewall()
     assert [check for check in network.checks() if not check.ok] == []
 
@@ -124,7 +126,7 @@ def test_a_guest_reaches_the_gateway(network: LibvirtNetwork) -> None:
     assert reaches_the_gateway()
 
 
-def test_ensuring_again_changes_nothing_even_with_guests(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_ensuring_again_changes_nothing_even_with_guests(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     network.ensure()
     plug_in_a_guest()
     before = link(SETTINGS.bridge)
@@ -138,7 +140,7 @@ def test_ensuring_again_changes_nothing_even_with_guests(libvirt: Libvirt, netwo
     assert (after["ifindex"], after["addr_info"]) == (before["ifindex"], before["addr_info"])
 
 
-def test_after_a_reboot_it_is_started_as_it_was(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_after_a_reboot_it_is_started_as_it_was(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     network.ensure()
     libvirt.virsh("net-destroy", SETTINGS.name)
     assert [check.ok for check in network.checks()] == [True, False]
@@ -150,7 +152,7 @@ def test_after_a_reboot_it_is_started_as_it_was(libvirt: Libvirt, network: Libvi
     assert bridge["address"] == SETTINGS.gateway_mac
 
 
-def test_it_outlives_the_daemon_and_is_known_again(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_it_outlives_the_daemon_and_is_known_again(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     network.ensure()
     before = link(SETTINGS.bridge)
 
@@ -171,11 +173,11 @@ def test_it_outlives_the_daemon_and_is_known_again(libvirt: Libvirt, network: Li
     ],
 )
 def test_changed_settings_are_put_in_place(
-    libvirt: Libvirt, network: LibvirtNetwork, changed: LibvirtNetworkSettings
+    connection: Connection, network: LibvirtNetwork, changed: LibvirtNetworkSettings
 ) -> None:
     network.ensure()
 
-    LibvirtNetwork(libvirt.connection, changed).ensure()
+    LibvirtNetwork(connection, changed).ensure()
 
     bridge = link(changed.bridge)
     assert bridge
@@ -183,10 +185,10 @@ def test_changed_settings_are_put_in_place(
     assert changed.bridge == SETTINGS.bridge or link(SETTINGS.bridge) is None
 
 
-def test_changed_settings_wait_while_a_guest_is_on_it(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_changed_settings_wait_while_a_guest_is_on_it(connection: Connection, network: LibvirtNetwork) -> None:
     network.ensure()
     plug_in_a_guest()
-    changed = LibvirtNetwork(libvirt.connection, replace(SETTINGS, subnet=IPv4Network("10.104.0.0/23")))
+    changed = LibvirtNetwork(connection, replace(SETTINGS, subnet=IPv4Network("10.104.0.0/23")))
 
     with pytest.raises(Conflict, match=r"settings have changed.*1 interfaces of VMs"):
         changed.ensure()
@@ -196,7 +198,7 @@ def test_changed_settings_wait_while_a_guest_is_on_it(libvirt: Libvirt, network:
 
 
 def test_what_an_owner_changed_in_the_description_is_put_back(
-    libvirt: Libvirt, network: LibvirtNetwork, tmp_path: Path
+    libvirt: LibvirtHost, network: LibvirtNetwork, tmp_path: Path
 ) -> None:
     network.ensure()
     xml = libvirt.virsh("net-dumpxml", "--inactive", SETTINGS.name)
@@ -209,7 +211,7 @@ def test_what_an_owner_changed_in_the_description_is_put_back(
 
 
 def test_a_network_of_that_name_that_is_not_ours_is_not_touched(
-    libvirt: Libvirt, network: LibvirtNetwork, tmp_path: Path
+    libvirt: LibvirtHost, network: LibvirtNetwork, tmp_path: Path
 ) -> None:
     define(libvirt, tmp_path, f"<network><name>{SETTINGS.name}</name><bridge name='{OTHER_BRIDGE}'/></network>")
     before = libvirt.virsh("net-dumpxml", SETTINGS.name)
@@ -223,7 +225,7 @@ def test_a_network_of_that_name_that_is_not_ours_is_not_touched(
     assert [check.ok for check in network.checks()] == [True, False]
 
 
-def test_a_bridge_of_another_network_is_refused(libvirt: Libvirt, network: LibvirtNetwork, tmp_path: Path) -> None:
+def test_a_bridge_of_another_network_is_refused(libvirt: LibvirtHost, network: LibvirtNetwork, tmp_path: Path) -> None:
     define(libvirt, tmp_path, f"<network><name>theirs</name><bridge name='{SETTINGS.bridge}'/></network>")
 
     with pytest.raises(Conflict, match="'theirs' has a bridge") as caught:
@@ -233,7 +235,7 @@ def test_a_bridge_of_another_network_is_refused(libvirt: Libvirt, network: Libvi
     assert SETTINGS.name not in libvirt.virsh("net-list", "--all", "--name").split()
 
 
-def test_an_interface_of_somebody_else_is_not_touched(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_an_interface_of_somebody_else_is_not_touched(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     ip("link", "add", SETTINGS.bridge, "type", "bridge")
     try:
         with pytest.raises(Conflict, match=f"{SETTINGS.bridge}.* is there already"):
@@ -244,7 +246,7 @@ def test_an_interface_of_somebody_else_is_not_touched(libvirt: Libvirt, network:
         ip("link", "del", SETTINGS.bridge)
 
 
-def test_a_subnet_that_the_host_uses_is_refused(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_a_subnet_that_the_host_uses_is_refused(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     ip("link", "add", OTHER_LINK, "type", "bridge")
     ip("addr", "add", "10.104.0.129/25", "dev", OTHER_LINK)
     ip("link", "set", OTHER_LINK, "up")
@@ -257,7 +259,7 @@ def test_a_subnet_that_the_host_uses_is_refused(libvirt: Libvirt, network: Libvi
     assert [check.ok for check in network.checks()] == [False, False]
 
 
-def test_removal_leaves_nothing_behind(libvirt: Libvirt, network: LibvirtNetwork) -> None:
+def test_removal_leaves_nothing_behind(libvirt: LibvirtHost, network: LibvirtNetwork) -> None:
     before = (ip("route"), ip("-brief", "link"), firewall())
     network.ensure()
 
@@ -278,8 +280,8 @@ def test_it_is_not_removed_under_a_guest(network: LibvirtNetwork) -> None:
     assert reaches_the_gateway()
 
 
-def test_nat_is_put_in_place_on_request_and_taken_away_again(libvirt: Libvirt, network: LibvirtNetwork) -> None:
-    LibvirtNetwork(libvirt.connection, replace(SETTINGS, nat=True)).ensure()
+def test_nat_is_put_in_place_on_request_and_taken_away_again(connection: Connection, network: LibvirtNetwork) -> None:
+    LibvirtNetwork(connection, replace(SETTINGS, nat=True)).ensure()
     assert "10.104.0.0/24" in firewall()
     assert FORWARDING.read_text().strip() == "1"
 

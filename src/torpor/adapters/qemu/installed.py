@@ -68,14 +68,16 @@ class InstalledQemu:
         return self._known[1]
 
 
-def choose_accelerator(setting: Literal["auto", "kvm", "tcg"], cpuinfo: Path = Path("/proc/cpuinfo")) -> Choice:
+def choose_accelerator(
+    setting: Literal["auto", "kvm", "tcg"], cpuinfo: Path = Path("/proc/cpuinfo"), kvm: Path = _KVM
+) -> Choice:
     """KVM only where the CPU says that it can: a /dev/kvm that opens may still hang every guest.
 
     Raises MissingPart when KVM is demanded and not to be had.
     """
     if setting == "tcg":
         return Choice(Accelerator.TCG, "configured")
-    obstacle = _kvm_obstacle(cpuinfo)
+    obstacle = _kvm_obstacle(cpuinfo, kvm)
     if not obstacle:
         return Choice(Accelerator.KVM, "configured" if setting == "kvm" else "/dev/kvm opens, the CPU has vmx or svm")
     if setting == "kvm":
@@ -90,9 +92,9 @@ def host_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return " / ".join(match.group(1) for match in wanted if match)
 
 
-def _kvm_obstacle(cpuinfo: Path) -> str:
+def _kvm_obstacle(cpuinfo: Path, kvm: Path) -> str:
     try:
-        os.close(os.open(_KVM, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(kvm, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         return f"/dev/kvm does not open: {error.strerror}"
     flags = re.search(r"^flags\s*:\s*(.*)$", cpuinfo.read_text(), re.MULTILINE)

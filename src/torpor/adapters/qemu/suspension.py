@@ -1,7 +1,7 @@
 """Saved states: implements the `Suspension` port."""
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -175,12 +175,8 @@ class QemuSuspension:
     def _choose(self, machine: Machine, sizes: dict[str, int]) -> Mechanism:
         if self._mechanism:
             return self._mechanism
-        if origin.unknown_blocks(sizes):
-            return Mechanism.STREAM
-        if machine.accelerator is Accelerator.TCG:
-            return Mechanism.MEMORY
-        tested = passed_here(self._vms.layout.self_test, self._vms.installed.qemu().version, machine.accelerator)
-        return Mechanism.MEMORY if tested else Mechanism.STREAM
+        qemu = self._vms.installed.qemu().version
+        return choose_mechanism(machine.accelerator, sizes, self._vms.layout.self_test, qemu)
 
     @staticmethod
     def _restored_already(vm: Vm, spec: InstanceSpec) -> bool:
@@ -191,6 +187,18 @@ class QemuSuspension:
         if now is BackendState.PAUSED:
             return True
         raise unable(spec.name, "be restored", now, "it has a process; stop it first")
+
+
+def choose_mechanism(accelerator: Accelerator, sizes: Mapping[str, int], self_test: Path, qemu: str) -> Mechanism:
+    """How a VM with RAM blocks of these sizes is saved: by QEMU itself where our own way is not known to be safe.
+
+    Which under TCG it is, and under KVM once the self-test of this host, whose result is in the file `self_test`, has
+    passed with this version of QEMU.
+    """
+    if origin.unknown_blocks(sizes):
+        return Mechanism.STREAM
+    safe = accelerator is Accelerator.TCG or passed_here(self_test, qemu, accelerator)
+    return Mechanism.MEMORY if safe else Mechanism.STREAM
 
 
 def _newest(instance: InstanceId, files: StateFiles) -> Generation:

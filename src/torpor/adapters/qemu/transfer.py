@@ -111,12 +111,12 @@ def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, thre
     `mapped`: it maps the part `memory` already.
     Raises StateDamaged, BackendFailed, InstanceGone, OSError of the files'.
     """
+    _compare_blocks(blocks(vm), manifest)
     if manifest.mechanism is Mechanism.STREAM:
         check_stream(state.stream, manifest.device_checksum, progress)
         _take_in(vm, state.stream)
         return
     _check_device(state, manifest)
-    _compare_blocks(blocks(vm), manifest)
     wanted = {name: part for name, part in manifest.parts.items() if not (mapped and name == MEMORY)}
     for name, part, told in _in_turn(wanted, progress):
         index = read_index(state.index(name), part.index_checksum)

@@ -1,4 +1,7 @@
-"""Backends that run VMs: the shipped fake and real QEMU, under one contract."""
+"""Backends that run VMs: the shipped fake, real QEMU and a real libvirtd, under one contract.
+
+What a backend can't do, its `Capabilities` say; tests ask those, and assert then how it is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+from tests.libvirt_host import LibvirtBench, libvirt_bench
 from tests.vms import Bench, bench, new_spec
 
-from torpor.adapters.fakes import FakeGangs, FakeHypervisor, FakeSnapshots, FakeStateStore, ManualClock
+from torpor.adapters.fakes import SHARED, FakeGangs, FakeHypervisor, FakeSnapshots, FakeStateStore, ManualClock
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism
-from torpor.ports import Gangs, Hypervisor, Snapshots, StateStore, Suspension
+from torpor.ports import Capabilities, Gangs, Hypervisor, Snapshots, StateStore, Suspension
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Machines:
     gangs: Gangs
     suspension: Suspension
     states: StateStore
-    snapshots: Snapshots
+    optional_snapshots: Snapshots | None
+    """Where its capabilities say so."""
     damage: Callable[[InstanceId], None]
     """Flip a bit of its newest state."""
     booted: Callable[[InstanceSpec], InstanceSpec]
@@ -37,6 +43,15 @@ class Machines:
     let_run: Callable[[float], None]
     """Let seconds pass."""
     veterans: list[InstanceSpec] = field(default_factory=list)
+
+    @property
+    def can(self) -> Capabilities:
+        return self.hypervisor.capabilities()
+
+    @property
+    def snapshots(self) -> Snapshots:
+        assert self.optional_snapshots, "this backend takes no snapshots"
+        return self.optional_snapshots
 
     def state(self, spec: InstanceSpec) -> BackendState:
         seen = self.hypervisor.observe().get(spec.id)
@@ -59,7 +74,7 @@ class Machines:
         return spec
 
     def saved(self) -> InstanceSpec:
-        """A new instance, paused, with a whole state."""
+        """A new instance with a whole state; paused, where its process is kept."""
         spec = self.started()
         self.hypervisor.pause(spec.id)
         self.suspension.save(spec, ignore)
@@ -81,13 +96,17 @@ def ignore(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-@pytest.fixture(scope="session", params=["fake", "qemu", "qemu-stream"])
+@pytest.fixture(scope="session", params=["fake", "fake-plain", "qemu", "qemu-stream", "libvirt"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Machines]:
-    if request.param == "fake":
-        yield _fake()
-        return
-    with bench(mechanism=Mechanism.STREAM if request.param == "qemu-stream" else None) as qemu:
-        yield _real(qemu)
+    """`fake-plain` is the fake with what a shared host can do, as libvirt."""
+    if request.param == "libvirt":
+        with libvirt_bench() as libvirt:
+            yield _libvirt(libvirt)
+    elif request.param.startswith("fake"):
+        yield _fake(plain=request.param == "fake-plain")
+    else:
+        with bench(mechanism=Mechanism.STREAM if request.param == "qemu-stream" else None) as qemu:
+            yield _real(qemu)
 
 
 @pytest.fixture(scope="session", params=["fake", "qemu"])
@@ -133,19 +152,37 @@ def _real(qemu: Bench) -> Machines:
     )
 
 
+def _libvirt(libvirt: LibvirtBench) -> Machines:
+    return Machines(
+        libvirt.hypervisor,
+        libvirt.backend.gangs,
+        libvirt.suspension,
+        libvirt.backend.states,
+        None,
+        lambda id: flip_a_bit_of(libvirt.image(id).path),
+        libvirt.booted,
+        lambda id: float(libvirt.ask(id, "status")["counter"]),
+        lambda id: str(libvirt.ask(id, "status")["nonce"]),
+        time.sleep,
+    )
+
+
 def flip_a_bit(folder: InstanceFolder) -> None:
     """In the memory of the newest state, where there is data."""
     newest = max((int(path.name), path) for path in folder.states.iterdir() if path.name.isdigit())[1]
-    file = newest / "memory" if (newest / "memory").exists() else newest / "stream"
+    flip_a_bit_of(newest / "memory" if (newest / "memory").exists() else newest / "stream")
+
+
+def flip_a_bit_of(file: Path) -> None:
     with file.open("r+b", buffering=0) as opened:
         at = os.lseek(opened.fileno(), file.stat().st_size // 4, os.SEEK_DATA) + 100
         byte = os.pread(opened.fileno(), 1, at)[0]
         os.pwrite(opened.fileno(), bytes([byte ^ 1]), at)
 
 
-def _fake(lazy: bool = False) -> Machines:
+def _fake(lazy: bool = False, plain: bool = False) -> Machines:
     clock = ManualClock()
-    fake = FakeHypervisor(clock, lazy=lazy)
+    fake = FakeHypervisor(clock, capabilities=SHARED) if plain else FakeHypervisor(clock, lazy=lazy)
 
     def booted(spec: InstanceSpec) -> InstanceSpec:
         fake.boot(spec)

@@ -1,4 +1,4 @@
-"""The contract of `ports.Gangs`, on real QEMU and on the fake."""
+"""The contract of `ports.Gangs`, on real QEMU, on libvirt and on the fake."""
 
 import pytest
 from tests.contract.conftest import Machines

@@ -1,4 +1,4 @@
-"""The contract of `ports.StateStore`, on real QEMU (both mechanisms) and on the fake."""
+"""The contract of `ports.StateStore`, on real QEMU (both mechanisms), on libvirt and on the fake."""
 
 import stat
 from pathlib import Path

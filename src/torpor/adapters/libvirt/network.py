@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import libvirt
+
 from torpor.adapters.libvirt.connection import Connection
 from torpor.adapters.libvirt.network_xml import (
     LibvirtNetworkSettings,

@@ -35,7 +35,9 @@ WITH_DHCP = """
 """
 GUEST = """
 <domain type='qemu'>
-  <name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>128</memory><vcpu>1</vcpu>
+  <name>{name}</name><uuid>{id}</uuid>
+  <metadata><torpor:workload xmlns:torpor='urn:torpor:domain:1' name='batch'/></metadata>
+  <memory unit='MiB'>128</memory><vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{image}/vmlinuz</kernel><initrd>{image}/initrd</initrd><cmdline>{cmdline}</cmdline>
@@ -78,6 +80,9 @@ class Bench:
             return None
         assert result.exit_code == 0, result
         return result.output or "nothing"
+
+    def mark(self, element: str) -> None:
+        self.daemon.virsh("metadata", self.id, NAMESPACE, "--key", "torpor", "--set", element)
 
     def without_agent(self, seconds: int) -> None:
         """The agent stands still, and goes on some time later."""
@@ -208,14 +213,23 @@ def test_an_address_that_is_its_owners_is_left_alone(bench: Bench) -> None:
 
 
 def test_a_guest_of_our_making_is_given_its_address(bench: Bench) -> None:
-    mark = "<workload name='w' made='yes'/>"
-    bench.daemon.virsh("metadata", "guest", NAMESPACE, "--key", "torpor", "--set", mark)
+    bench.mark("<workload name='batch' made='yes'/>")
     try:
         bench.guest.assign_address(bench.instance(address="10.105.0.9"), 24, STATIC_GATEWAY)
         assert bench.guest.addresses(bench.id)[0] == "10.105.0.9"
         bench.guest.assign_address(bench.instance(), 24, STATIC_GATEWAY)
     finally:
-        bench.daemon.virsh("metadata", "guest", NAMESPACE, "--remove")
+        bench.mark("<workload name='batch'/>")
+
+
+def test_the_agent_of_a_guest_without_a_mark_is_left_alone(bench: Bench) -> None:
+    bench.mark("<workload name='this mark has a defect'/>")
+    try:
+        assert not bench.guest.agent_answers(bench.id)
+        with pytest.raises(AgentSilent, match="no mark of Torpor's"):
+            bench.guest.execute(bench.id, "reboot")
+    finally:
+        bench.mark("<workload name='batch'/>")
 
 
 @pytest.mark.parametrize("interface", [nic("type='user'", LOOSE_MAC, ""), ""])

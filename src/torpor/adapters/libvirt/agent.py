@@ -16,6 +16,7 @@ import libvirt
 import libvirt_qemu
 
 from torpor.adapters.libvirt.connection import Connection
+from torpor.adapters.libvirt.domain_xml import tag_in
 from torpor.adapters.libvirt.failures import reason
 from torpor.domain.errors import AgentRefused, AgentSilent
 from torpor.domain.ids import InstanceId
@@ -74,13 +75,17 @@ def _told(command: str, error: libvirt.libvirtError) -> AgentSilent | AgentRefus
 def through_libvirt(
     connection: Connection, ping_seconds: float = 3.0
 ) -> Callable[[InstanceId], AbstractContextManager[AgentConversation]]:
-    """Conversations with the agents of domains, each begun with a question that costs nothing."""
+    """Conversations with the agents of marked domains, each begun with a question that costs nothing."""
 
     @contextmanager
     def converse(instance: InstanceId) -> Iterator[AgentConversation]:
         domain = connection.find(instance)
         if domain is None:
             raise _silent("libvirt has no such domain")
+        with connection.call("the guest agent can't be asked"):
+            marked = tag_in(domain.XMLDesc()).mark is not None
+        if not marked:
+            raise _silent("the domain carries no mark of Torpor's, and is left alone")
         conversation = AgentConversation(connection, domain)
         conversation.ask("guest-ping", ping_seconds)
         yield conversation

@@ -149,6 +149,8 @@ def _tag(element: Element, name: str) -> Tag:
         mark = Mark(workload, int(priority), _answer(element, "preemptible"), _answer(element, "protect"))
     except Invalid as error:
         return Tag(None, made, f"{error.what}")
+    if mark.preemptible and mark.protect:
+        return Tag(None, made, "it is marked both preemptible and protected")
     return Tag(mark, made)
 
 

@@ -62,6 +62,7 @@ class Connection:
         self.uri = uri
         self._lock = threading.RLock()
         self._open: libvirt.virConnect | None = None
+        self._events: list[int] = []
         self._was_there = False
         self._listeners: list[Listener] = []
 
@@ -105,12 +106,17 @@ class Connection:
             self._listeners.append(listener)
 
     def close(self) -> None:
+        """Domains that somebody still holds keep the socket open, but nobody is told of changes any more."""
         with self._lock:
             host, self._open = self._open, None
             self._was_there = False
-        if host:
-            with suppress(libvirt.libvirtError):
-                host.close()
+        if host is None:
+            return
+        with suppress(libvirt.libvirtError):
+            host.unregisterCloseCallback()
+            for event in self._events:
+                host.domainEventDeregisterAny(event)
+            host.close()
 
     # Parts of the above
 
@@ -142,8 +148,8 @@ class Connection:
     def _listening(self, host: libvirt.virConnect) -> libvirt.virConnect:
         host.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_MISSED)
         host.registerCloseCallback(self._lost, None)
-        for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE):
-            host.domainEventRegisterAny(None, event, self._changed, None)
+        kinds = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE)
+        self._events = [host.domainEventRegisterAny(None, kind, self._changed, None) for kind in kinds]
         return host
 
     def _changed(self, *_: object) -> None:

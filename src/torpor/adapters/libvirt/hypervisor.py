@@ -5,20 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import libvirt
 
 from torpor.adapters.libvirt import accelerator
-from torpor.adapters.libvirt.domain_xml import NewDomain, domain_xml
+from torpor.adapters.libvirt.domain_xml import NewDomain, described, domain_xml
 from torpor.adapters.libvirt.domains import Domains, Vm, ended_in_order, unable
 from torpor.adapters.libvirt.failures import is_code
+from torpor.adapters.libvirt.layers import youngest
 from torpor.adapters.libvirt.layout import InstanceFolder, free_bytes, used_bytes
 from torpor.adapters.libvirt.managed_saves import Image
 from torpor.adapters.libvirt.overlay import create_overlay
 from torpor.adapters.libvirt.processes import own_memory
 from torpor.adapters.libvirt.saved_states import remove_image, saved_states
 from torpor.domain.capacity import Host, Resources
-from torpor.domain.errors import BackendFailed, Conflict, TorporError
+from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Observation
 from torpor.files import remove_tree, sync_folder, write_durably
@@ -48,7 +50,7 @@ class LibvirtHypervisor:
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            gang_pause=True, revert=False, guest_agent=True, snapshots=False, keeps_process=False, adoption=True
+            gang_pause=True, revert=False, guest_agent=True, snapshots=True, keeps_process=False, adoption=True
         )
 
     def host(self) -> Host:
@@ -66,7 +68,8 @@ class LibvirtHypervisor:
         """One that was shut off, by its guest or by a person, is SHUT_OFF without a pid until it is started again."""
         seen = {}
         for vm in self._domains.all():
-            with suppress(BackendFailed), self._domains.connection.call(f"domain {vm.name} can't be observed"):
+            # One that was undefined meanwhile is left out; any other failure says nothing of the VM, so it is raised.
+            with suppress(InstanceGone), self._domains.connection.call(f"domain {vm.name} can't be observed"):
                 observed = self._observe(vm)
                 if observed:
                     seen[vm.id] = observed
@@ -127,13 +130,26 @@ class LibvirtHypervisor:
     def _observe(self, vm: Vm) -> Observation | None:
         state, why = vm.domain.state()
         if state == libvirt.VIR_DOMAIN_SHUTOFF:
-            if not ended_in_order(state, why) or vm.id in self._stopped or vm.domain.hasManagedSaveImage():
+            if not ended_in_order(state, why) or vm.id in self._stopped or self._has_image(vm):
                 return None
             return Observation(BackendState.SHUT_OFF)
         process = self._domains.processes.find(vm.id)
         own = own_memory(process) if process else 0
         resident = min(own, vm.memory_bytes())
         return Observation(vm.state(), resident, own, process.pid if process else None)
+
+    def _has_image(self, vm: Vm) -> bool:
+        """libvirt itself does not know of one that a snapshot was laid down as, though it starts from it."""
+        return saved_states(vm, self._domains.settings.save_dir).image.is_there()
+
+    def _disk_of(self, folder: InstanceFolder) -> Path:
+        """The file that its disk is written to: after snapshots it may be another than at first."""
+        vm = self._domains.find(folder.id)
+        if vm is None:
+            return youngest(folder.layers, folder.disk)
+        with self._domains.connection.call(f"domain {vm.name} can't be looked at"):
+            disks = described(vm.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).disks
+        return next((disk.path for disk in disks if disk.path and disk.writable), folder.disk)
 
     def _disk_bytes(self) -> int:
         """What is free where saved states go, and what is in saved states already."""
@@ -187,7 +203,7 @@ class LibvirtHypervisor:
             workload=dict(spec.meta).get("workload", spec.name),
             type=self.accelerator().type,
             boot=boot,
-            disk=folder.disk if isinstance(boot, Disk) else None,
+            disk=self._disk_of(folder) if isinstance(boot, Disk) else None,
             seed=folder.seed,
             console_log=folder.console_log,
             network=settings.network,

@@ -1,13 +1,12 @@
 """Saved states of one domain: Torpor's manifests beside what libvirt, and whoever uses it, has done with the images."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import libvirt
 
-from torpor.adapters.libvirt.connection import Connection
 from torpor.adapters.libvirt.domains import Vm
 from torpor.adapters.libvirt.failures import reason
 from torpor.adapters.libvirt.managed_saves import Image, check, damaged
@@ -22,7 +21,8 @@ class SavedStates:
 
     image: Image
     manifests: Manifests
-    connection: Connection
+    version: Callable[[], int]
+    """Of libvirt, as it counts itself."""
 
     def all(self) -> Sequence[Manifest]:
         """Newest first; a whole image that is in no manifest counts as the newest, with a checksum that is empty."""
@@ -67,8 +67,6 @@ class SavedStates:
         self.manifests.write(replace(manifest, restored=process))
 
     def _described(self, generation: int, checksum: str, memory_bytes: int) -> Manifest:
-        with self.connection.call("libvirt can't be asked for its version") as host:
-            version = host.getLibVersion()
         identity = self.image.identity()
         return Manifest(
             generation,
@@ -80,16 +78,21 @@ class SavedStates:
             self.image.stored_bytes(),
             memory_bytes or identity.size,
             self.image.format(),
-            version,
+            self.version(),
         )
 
 
 def saved_states(vm: Vm, save_dir: Path) -> SavedStates:
     """Of a domain that is there."""
-    return SavedStates(Image(save_dir / f"{vm.name}.save"), Manifests(vm.folder.states), vm.connection)
+
+    def version() -> int:
+        with vm.connection.call("libvirt can't be asked for its version") as host:
+            return int(host.getLibVersion())
+
+    return SavedStates(Image(save_dir / f"{vm.name}.save"), Manifests(vm.folder.states), version)
 
 
-def read_through(states: SavedStates, manifest: Manifest, progress: Progress) -> Manifest:
+def read_through(vm: Vm, states: SavedStates, manifest: Manifest, progress: Progress) -> Manifest:
     """Read the newest state to its end; return its manifest, which one that others wrote gets thereby.
 
     Raises StateDamaged.
@@ -97,7 +100,7 @@ def read_through(states: SavedStates, manifest: Manifest, progress: Progress) ->
     if manifest.checksum:
         check(states.image, manifest.checksum, progress)
         return manifest
-    with states.connection.call(f"{states.image.path} can't be read") as host:
+    with vm.connection.call(f"{states.image.path} can't be read") as host:
         try:
             host.saveImageGetXMLDesc(str(states.image.path))
         except libvirt.libvirtError as error:

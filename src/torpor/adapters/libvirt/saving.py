@@ -10,7 +10,7 @@ import libvirt
 
 from torpor.adapters.libvirt.domains import Vm
 from torpor.adapters.libvirt.failures import is_code
-from torpor.domain.errors import BackendFailed, TimedOut, TorporError
+from torpor.domain.errors import TimedOut, TorporError
 
 _POLL_SECONDS = 0.1
 _CALL_OFF_SECONDS = 60.0
@@ -21,13 +21,13 @@ Moved = Callable[[int], None]
 def save_watched(vm: Vm, bypass_cache: bool, timeout: float, moved: Moved) -> int:
     """Have it saved, its process gone. Returns the bytes of guest memory in the image, 0 where that is not known.
 
-    The image says that the guest is to run: whoever starts the domain by other means gets it back as it was.
     Raises NoRoomForState, TimedOut, ConnectionLost, BackendFailed; the domain is still paused then, unless the
     connection was lost.
     """
     # What the image is made of (format, and from libvirt 11.2 on sparse with parallel channels) is said by qemu.conf's
     # `save_image_format`: virDomainSaveParams could say it too, but not for a managed save.
-    flags = libvirt.VIR_DOMAIN_SAVE_RUNNING | (libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE if bypass_cache else 0)
+    # PAUSED, for a domain that was to be saved as RUNNING is let run by libvirt when the save fails.
+    flags = libvirt.VIR_DOMAIN_SAVE_PAUSED | (libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE if bypass_cache else 0)
 
     def save() -> None:
         with vm.connection.call(f"domain {vm.name} can't be saved"):
@@ -53,6 +53,13 @@ def save_watched(vm: Vm, bypass_cache: bool, timeout: float, moved: Moved) -> in
     return memory_bytes
 
 
+def have_it_run(vm: Vm) -> None:
+    """Whoever starts the domain from its image by other means gets a guest that runs, as it did before its pause."""
+    with vm.connection.call(f"the saved image of domain {vm.name} can't be told to run"):
+        description = vm.domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+        vm.domain.managedSaveDefineXML(description, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+
+
 def await_end_of_job(vm: Vm, timeout: float) -> None:
     """Wait while libvirt saves or loads it: one that asked for that may be gone, libvirt goes on.
 
@@ -74,7 +81,7 @@ def _watch(vm: Vm, wait: Callable[[float], bool], timeout: float, moved: Moved) 
     deadline = time.monotonic() + timeout
     memory_bytes, called_off = 0, False
     while not wait(_POLL_SECONDS):
-        with suppress(BackendFailed):
+        with suppress(TorporError):  # what goes wrong with the save, the save itself tells
             job = _job(vm) or {}
             memory_bytes = max(memory_bytes, int(job.get("memory_normal_bytes", 0)))
             moved(int(job.get("memory_processed", 0)))

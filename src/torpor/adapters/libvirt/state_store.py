@@ -23,13 +23,13 @@ class LibvirtStateStore:
 
     def verify(self, instance: InstanceId, generation: int, progress: Progress) -> None:
         """A spent state holds no memory any more: there is nothing to read. Raises NotFound, StateDamaged."""
-        states, manifest = self._find(instance, generation)
+        vm, states, manifest = self._find(instance, generation)
         if manifest.spent:
             progress(1, 1)
             return
         try:
             with explained(instance):
-                read_through(states, manifest, progress)
+                read_through(vm, states, manifest, progress)
         except (StateDamaged, BackendFailed) as error:
             if states.whole() is None:
                 raise _unknown(instance, generation) from error
@@ -37,7 +37,7 @@ class LibvirtStateStore:
 
     def remove(self, instance: InstanceId, generation: int) -> None:
         with self._domains.exclusive(instance), explained(instance):
-            states, manifest = self._find(instance, generation)
+            _, states, manifest = self._find(instance, generation)
             if not manifest.spent:
                 raise Conflict(
                     f"saved state {generation} of instance {instance} can't be removed",
@@ -57,13 +57,13 @@ class LibvirtStateStore:
         """libvirt reads all of an image before the guest runs."""
         return False
 
-    def _find(self, instance: InstanceId, generation: int) -> tuple[SavedStates, Manifest]:
+    def _find(self, instance: InstanceId, generation: int) -> tuple[Vm, SavedStates, Manifest]:
         vm = self._domains.find(instance)
         if vm:
             states = self._states(vm)
             for manifest in states.all():
                 if manifest.generation == generation:
-                    return states, manifest
+                    return vm, states, manifest
         raise _unknown(instance, generation)
 
     def _states(self, vm: Vm) -> SavedStates:

@@ -14,7 +14,7 @@ from torpor.adapters.libvirt.layout import free_bytes
 from torpor.adapters.libvirt.managed_saves import Image
 from torpor.adapters.libvirt.manifests import BEGUN, Manifest, Manifests
 from torpor.adapters.libvirt.saved_states import SavedStates, read_through, remove_image, saved_states
-from torpor.adapters.libvirt.saving import await_end_of_job, save_watched
+from torpor.adapters.libvirt.saving import await_end_of_job, have_it_run, save_watched
 from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, MissingPart, NoRoomForState
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, SavedState
@@ -78,7 +78,7 @@ class LibvirtSuspension:
                 return
             newest = _restorable(spec, states)
             told = _Told(progress, max(1, newest.stored_bytes))
-            checked = read_through(states, newest, told.first_half)
+            checked = read_through(vm, states, newest, told.first_half)
             states.begin_restore(checked)
             _load(vm, states.image)
             states.end_restore(checked, self._domains.processes.identity(vm.id))
@@ -159,6 +159,7 @@ class LibvirtSuspension:
         if states.image.is_there():
             remove_image(vm, states.image)  # a partial or a spent one
         memory_bytes = save_watched(vm, settings.bypass_cache, settings.save_timeout, told.moved)
+        have_it_run(vm)
         return states.record(memory_bytes, told.second_half)
 
     def _filled_from(self, vm: Vm, states: SavedStates) -> Manifest | None:

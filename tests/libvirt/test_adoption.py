@@ -120,7 +120,7 @@ def test_a_mark_that_a_person_wrote_is_read(host: Host, runs: bool) -> None:
     ],
 )
 def test_a_mark_that_makes_no_sense_is_a_defect_in_words_and_can_be_mended(host: Host, element: str) -> None:
-    id = host.running("theirs")
+    id = host.owner.define("theirs", SMALL)
     host.owner.write(id, element)
 
     seen = host.stranger(id)
@@ -141,7 +141,7 @@ def test_a_mark_that_makes_no_sense_is_a_defect_in_words_and_can_be_mended(host:
     ],
 )
 def test_what_a_mark_has_besides_is_ignored(host: Host, element: str) -> None:
-    id = host.running("theirs")
+    id = host.owner.define("theirs", SMALL)
     host.owner.write(id, element)
     assert host.stranger(id).mark == BATCH
 

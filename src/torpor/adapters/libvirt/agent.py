@@ -52,7 +52,10 @@ class AgentConversation:
             try:
                 answer = libvirt_qemu.qemuAgentCommand(self._domain, question, max(1, math.ceil(timeout)), 0)
             except libvirt.libvirtError as error:
-                raise _told(command, error) or error from error
+                told = _told(command, error)
+                if told is None:
+                    raise
+                raise told from error
         try:
             return json.loads(answer).get("return")
         except RecursionError as error:
@@ -61,9 +64,10 @@ class AgentConversation:
 
 def _told(command: str, error: libvirt.libvirtError) -> AgentSilent | AgentRefused | None:
     """What libvirt says of the agent; None where it is about something else."""
-    if error.get_error_code() in _SILENCE:
+    code, of_the_domain = error.get_error_code(), error.get_error_domain() == libvirt.VIR_FROM_QEMU
+    if code in _SILENCE or (of_the_domain and code != libvirt.VIR_ERR_INTERNAL_ERROR):
         return _silent(reason(error))
-    if error.get_error_domain() != libvirt.VIR_FROM_QEMU:
+    if not of_the_domain:
         return None
     return AgentRefused(
         f"the guest agent refused {command}",

@@ -110,7 +110,7 @@ class LibvirtNetwork:
         if ports:
             raise Conflict(
                 f"{self._title} is left as it is",
-                detail=f"{why}, and {len(ports)} interfaces of VMs are on it",
+                detail=f"{why}, and VMs are on it ({', '.join(ports)})",
                 remedy="suspend or stop the VMs that are on it, then try again",
             )
 

@@ -158,7 +158,7 @@ def _libvirt(libvirt: LibvirtBench) -> Machines:
         libvirt.backend.gangs,
         libvirt.suspension,
         libvirt.backend.states,
-        None,
+        libvirt.backend.snapshots,
         lambda id: flip_a_bit_of(libvirt.image(id).path),
         libvirt.booted,
         lambda id: float(libvirt.ask(id, "status")["counter"]),

@@ -12,7 +12,6 @@ from torpor.adapters.libvirt.network import LibvirtNetwork
 from torpor.adapters.libvirt.network_xml import LibvirtNetworkSettings
 from torpor.adapters.libvirt.settings import LibvirtSettings
 from torpor.adapters.no_batch_system import NoBatchSystem
-from torpor.adapters.no_snapshots import NoSnapshots
 from torpor.adapters.sql import open_records
 from torpor.config import Config
 from torpor.domain.ids import HostId
@@ -53,7 +52,7 @@ def bind(config: Config) -> Bound:
         inventory=inventory,
         history=history,
         clock=around.WallClock(),
-        snapshots=NoSnapshots(),
+        snapshots=backend.snapshots,
         adoption=LibvirtAdoption(connection),
     )
     return Bound(parts, network, names.stop, connection.on_change)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torpor.adapters.fakes.host import MIB, FakeSnapshot, FakeState, FakeVm
 from torpor.adapters.fakes.hypervisor import STATE_OVERHEAD_BYTES, FakeHypervisor
-from torpor.domain.errors import Conflict, NoRoomForState, NotFound, StateDamaged
+from torpor.domain.errors import Conflict, NoRoomForState, NotFound, Refused, StateDamaged
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, SavedState, Snapshot, StateStatus
 from torpor.ports import Progress
@@ -72,6 +72,8 @@ class FakeSnapshots:
     def lay_down(self, spec: InstanceSpec, source: InstanceId, name: str) -> None:
         with self._faults.around("lay_down", spec.id), self._model.lock:
             found = self._find(source, name)
+            if spec.id != source and not self._hypervisor.capabilities().clones:
+                raise Refused(f"VM {spec.name} can't become a snapshot", detail="it is another VM's")
             vm = self._model.vms.get(spec.id) or self._new_vm(spec, found)
             if vm.pid is not None:
                 raise Conflict(f"VM {spec.name} can't become a snapshot", detail="it has a process", remedy="stop it")

@@ -8,6 +8,7 @@ from torpor.adapters.libvirt.diagnostics import LibvirtDiagnostics
 from torpor.adapters.libvirt.domains import Domains
 from torpor.adapters.libvirt.gangs import LibvirtGangs
 from torpor.adapters.libvirt.hypervisor import LibvirtHypervisor
+from torpor.adapters.libvirt.live_snapshots import LibvirtSnapshots
 from torpor.adapters.libvirt.settings import LibvirtSettings
 from torpor.adapters.libvirt.state_store import LibvirtStateStore
 from torpor.adapters.libvirt.suspension import LibvirtSuspension
@@ -23,6 +24,7 @@ class LibvirtBackend:
     gangs: LibvirtGangs
     suspension: LibvirtSuspension
     states: LibvirtStateStore
+    snapshots: LibvirtSnapshots
     diagnostics: LibvirtDiagnostics
     domains: Domains
     connection: Connection
@@ -47,6 +49,7 @@ def make_backend(
         LibvirtGangs(domains),
         LibvirtSuspension(domains),
         LibvirtStateStore(domains, hypervisor),
+        LibvirtSnapshots(domains),
         LibvirtDiagnostics(domains, hypervisor),
         domains,
         connection,

@@ -11,7 +11,7 @@ from torpor.domain.ids import InstanceId
 
 @dataclass(frozen=True, slots=True)
 class InstanceFolder:
-    """One instance's files. Of a domain that others made there are none but the states' manifests."""
+    """One instance's files. Of a domain that others made there are only its states' manifests and its snapshots."""
 
     id: InstanceId
     path: Path
@@ -19,6 +19,15 @@ class InstanceFolder:
     @property
     def states(self) -> Path:
         return self.path / "states"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
+    @property
+    def layers(self) -> Path:
+        """The account of the overlays that disks got for snapshots' sake."""
+        return self.path / "layers.json"
 
     @property
     def console_log(self) -> Path:

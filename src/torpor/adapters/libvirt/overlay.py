@@ -1,5 +1,6 @@
-"""An instance's own disk: a qcow2 overlay on its image, whose base is never written."""
+"""Overlays in qcow2: an instance's own disk on its image, and a disk's new layer on a frozen one."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -34,15 +35,50 @@ def create_overlay(path: Path, base: Disk, disk_mb: int) -> None:
     sync_folder(path.parent)
 
 
-def _qemu_img(*arguments: str) -> None:
+def create_layer(path: Path, parent: Path, parent_format: str) -> None:
+    """An empty overlay of the same size, for whoever may write to its parent. Durable on return.
+
+    Raises MissingPart, NoRoomForState, BackendFailed, OSError.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    _qemu_img("create", "-q", "-f", "qcow2", "-F", parent_format, "-b", str(parent), str(partial))
+    found = parent.stat()
+    os.chown(partial, found.st_uid, found.st_gid)
+    partial.chmod(found.st_mode & 0o777 | 0o600)
+    sync_file(partial)
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def commit(top: Path, base: Path, timeout: float) -> None:
+    """Write what `top`, and the layers between the two, hold into `base`, on which they lie. Nobody has them open.
+
+    `top` has the same contents all the while, so it may be interrupted and repeated. Raises MissingPart,
+    NoRoomForState, BackendFailed.
+    """
+    _qemu_img("commit", "-q", "-f", "qcow2", "-d", "-b", str(base), str(top), timeout=timeout)
+    sync_file(base)
+
+
+def sync_file(path: Path) -> None:
+    """Make its contents durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _qemu_img(*arguments: str, timeout: float = _TIMEOUT) -> None:
     try:
         done = subprocess.run(
-            ["qemu-img", *arguments], capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
+            ["qemu-img", *arguments], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError as error:
         raise MissingPart("qemu-img is not there", detail="disks need it", remedy="install qemu-utils") from error
     except subprocess.TimeoutExpired as error:
-        raise BackendFailed(f"qemu-img {arguments[0]} did not end within {_TIMEOUT:g} s") from error
+        raise BackendFailed(f"qemu-img {arguments[0]} did not end within {timeout:g} s") from error
     if done.returncode:
         detail = (done.stderr.strip().splitlines()[-1:] or ["no reason given"])[0]
         if "No space left" in done.stderr:

@@ -7,12 +7,13 @@ to be found below the folder.
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from benchmark.states.talk import GuestFailed
 
@@ -23,6 +24,8 @@ _PLACES = {
     "log": "/var/log/libvirt",
     "cache": "/var/cache/libvirt",
 }
+_SHIPPED = ("lib/dnsmasq",)
+"""Folders that libvirt's packages bring along, for it does not make them."""
 _DAEMON = """
 listen_tls = 0
 listen_tcp = 0
@@ -50,12 +53,8 @@ class LibvirtHost:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._sockets = folder / "s"
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._daemon: psutil.Process | None = None
         self._format = ""
-        for name in (*_PLACES, "s"):
-            (folder / name).mkdir(parents=True)
-        for place in _PLACES.values():
-            Path(place).mkdir(parents=True, exist_ok=True)
 
     @property
     def uri(self) -> str:
@@ -67,7 +66,7 @@ class LibvirtHost:
 
     @property
     def alive(self) -> bool:
-        return self._daemon is not None and self._daemon.poll() is None
+        return self._daemon is not None and self._daemon.is_running() and self._daemon.status() != psutil.STATUS_ZOMBIE
 
     def use(self, format: str) -> None:
         """Have the daemon run with this `save_image_format`. Domains are kept."""
@@ -77,16 +76,20 @@ class LibvirtHost:
         self.start(format)
 
     def start(self, format: str = "raw") -> None:
-        """Have it run; on return it answers."""
+        """Have it run; on return it answers. One that an earlier life of ours left running is taken on."""
+        self._daemon = self._daemon or self._earlier()
         if self.alive:
+            self._await_ready()
             return
+        for place in (*(self._folder / name for name in (*_PLACES, *_SHIPPED, "s")), *map(Path, _PLACES.values())):
+            place.mkdir(parents=True, exist_ok=True)
         (self._folder / "etc" / "qemu.conf").write_text(_DRIVER.format(format=format))
-        configuration = self._folder / "libvirtd.conf"
+        configuration = self._configuration
         configuration.write_text(_DAEMON.format(sockets=self._sockets, folder=self._folder))
         binds = [f"mount --bind {self._folder / name} {place}" for name, place in _PLACES.items()]
         start = f"exec libvirtd -f {configuration} -p {self._folder / 'libvirtd.pid'}"
         with (self._folder / "daemon.log").open("ab") as log:
-            self._daemon = subprocess.Popen(
+            self._daemon = psutil.Popen(
                 ["unshare", "--mount", "sh", "-ec", "\n".join([*binds, start])],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -109,10 +112,10 @@ class LibvirtHost:
         """End the daemon; domains that run are not touched."""
         if self._daemon is None:
             return
-        self._daemon.send_signal(signal.SIGTERM)
+        self._daemon.terminate()
         try:
             self._daemon.wait(30)
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             self._daemon.kill()
             self._daemon.wait()
         self._daemon = None
@@ -137,6 +140,16 @@ class LibvirtHost:
                     self.virsh(f"{kind}destroy", name)
         self.stop()
 
+    @property
+    def _configuration(self) -> Path:
+        return self._folder / "libvirtd.conf"
+
+    def _earlier(self) -> psutil.Process | None:
+        """Known by its arguments, for a pid may have become somebody else's."""
+        mine = str(self._configuration)
+        running = psutil.process_iter(["name", "cmdline"])
+        return next((p for p in running if p.info["name"] == "libvirtd" and mine in (p.info["cmdline"] or ())), None)
+
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         while True:
@@ -144,8 +157,7 @@ class LibvirtHost:
                 self.virsh("list")
                 return
             except GuestFailed as error:
-                ended = self._daemon is None or self._daemon.poll() is not None
-                if ended or time.monotonic() > deadline:
+                if not self.alive or time.monotonic() > deadline:
                     log = (self._folder / "daemon.log").read_text(errors="replace")
                     raise GuestFailed(f"libvirtd does not answer: {error}: {log[-500:]}") from error
                 time.sleep(0.1)

@@ -1,4 +1,7 @@
-"""`script/demo [--json]`: run the mission, compare, clean up. Exit code 0 only when everything agrees."""
+"""`script/demo [--backend NAME] [--json]`: run the mission, compare, clean up.
+
+Exit code 0 only when everything agrees.
+"""
 
 import argparse
 import json
@@ -11,9 +14,11 @@ from types import FrameType
 
 from rich.console import Console
 
+from demonstration.backends import BACKENDS
+from demonstration.failure import DemoFailed
 from demonstration.findings import Findings
 from demonstration.guests import GuestSilent
-from demonstration.installation import DemoFailed, Installation, free_subnet, require_root
+from demonstration.installation import Installation, free_subnet, require_root
 from demonstration.screen import Screen
 from demonstration.story import HOST, Story
 
@@ -25,6 +30,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="script/demo", description="The whole mission with real VMs, on this machine."
     )
+    parser.add_argument(
+        "--backend", choices=tuple(BACKENDS), default="qemu",
+        help="what the VMs run under: QEMU alone (default), or a libvirtd of the demo's own",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object last; the rest goes to stderr")
     parser.add_argument(
         "--state-dir", type=Path, default=DEFAULT_ROOT, metavar="DIR",
@@ -48,7 +57,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         require_root()
-        here = Installation(arguments.state_dir.absolute(), arguments.subnet or free_subnet(), HOST)
+        here = Installation(arguments.state_dir.absolute(), arguments.subnet or free_subnet(), HOST, arguments.backend)
         here.prepare()
     except DemoFailed as error:
         screen.say(f"demo: {error}.", "bold red")

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import IO, Any
@@ -16,19 +17,18 @@ import httpx
 import psutil
 
 from demonstration import processes
+from demonstration.backends import BACKENDS
+from demonstration.failure import DemoFailed
 
 NAMESPACE, INTERFACE, ZONE = "torpor-demo", "torpordemo0", "demo.internal"
-
-
-class DemoFailed(Exception):
-    """The demo can't go on; the message is one sentence without its full stop."""
 
 
 class Installation:
     """Everything lies below `root`; the image is kept there for the next run."""
 
-    def __init__(self, root: Path, subnet: IPv4Network, host: dict[str, int]) -> None:
+    def __init__(self, root: Path, subnet: IPv4Network, host: dict[str, int], backend: str = "qemu") -> None:
         self.root = root
+        self.backend = BACKENDS[backend](root)
         self.state_dir = root / "state"
         self.run_dir = root / "run"
         self.config = root / "torpor.toml"
@@ -46,12 +46,23 @@ class Installation:
         except OSError as error:
             raise DemoFailed(f"another demo is running in {self.root}") from error
         if self.config.exists():
-            self.clean()
+            left = self._earlier().clean()
+            if left:
+                raise DemoFailed(f"an earlier demo in {self.root} left {' and '.join(left)}")
         self.config.write_text(self._settings())
+
+    def start(self) -> None:
+        """What the daemon needs; the first command starts the daemon itself. Raises DemoFailed."""
+        self.backend.start()
+
+    def _earlier(self) -> "Installation":
+        """What a demo that was killed has left, which may have been one of another backend."""
+        backend = tomllib.loads(self.config.read_text()).get("backend", "qemu")
+        return Installation(self.root, self.subnet, self.host, backend)
 
     def _settings(self) -> str:
         return f"""
-state_dir = "{self.state_dir}"
+{self.backend.settings()}state_dir = "{self.state_dir}"
 run_dir = "{self.run_dir}"
 [host]
 name = "demo"
@@ -62,7 +73,7 @@ namespace = "{NAMESPACE}"
 interface = "{INTERFACE}"
 subnet = "{self.subnet}"
 zone = "{ZONE}"
-[policy]
+{self.backend.section()}[policy]
 min_run_seconds = 1
 """
 
@@ -109,10 +120,9 @@ min_run_seconds = 1
                 raise DemoFailed(f"{workload} is still {document['state']} after {patience:.0f} s ({why})")
             time.sleep(0.05)
 
-    def stored_bytes(self, instances: list[str]) -> int:
+    def stored_bytes(self, instances: Sequence[Mapping[str, Any]]) -> int:
         """What the saved states of these instances take on disk, holes not counted."""
-        folders = [self.state_dir / "instances" / instance / "states" for instance in instances]
-        files = [file for folder in folders if folder.is_dir() for file in folder.rglob("*") if file.is_file()]
+        files = (file for instance in instances for file in self.backend.saved_files(instance))
         return sum(file.stat().st_blocks * 512 for file in files)
 
     # --- the end ---
@@ -123,6 +133,7 @@ min_run_seconds = 1
             return []
         left: list[str] = []
         try:
+            self.backend.start()
             for workload in self.torpor("ps", "--all")["workloads"]:
                 self.torpor("delete", workload["name"], "--yes")
             daemon = self.get("/v1/health")["pid"]
@@ -131,8 +142,11 @@ min_run_seconds = 1
         except DemoFailed as error:
             left.append(f"a part that could not be removed politely ({error})")
         left += [f"process {pid}" for pid in processes.kill(self.state_dir)]
+        left += self.backend.end()
         if Path(f"/run/netns/{NAMESPACE}").exists():
             left.append(f"network namespace {NAMESPACE}")
+        if Path(f"/sys/class/net/{INTERFACE}").exists():
+            left.append(f"network interface {INTERFACE}")
         if not left:
             self._forget()
         return left

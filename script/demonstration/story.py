@@ -5,8 +5,9 @@ import time
 from typing import Any
 
 from demonstration import guests, processes
+from demonstration.failure import DemoFailed
 from demonstration.findings import MIB, Answer, Findings
-from demonstration.installation import DemoFailed, Installation
+from demonstration.installation import Installation
 from demonstration.resolver import dig
 from demonstration.screen import Screen
 
@@ -39,7 +40,7 @@ class Story:
 
     def tell(self) -> None:
         step = self._screen.step
-        with step("start", "Start a Torpor of our own", self._found.seconds):
+        with step("start", self._here.backend.greeting, self._found.seconds):
             self._start()
         with step("image", "Build the small test image, where it is not there yet", self._found.seconds):
             self._build_image()
@@ -68,6 +69,7 @@ class Story:
     # --- before ---
 
     def _start(self) -> None:
+        self._here.start()
         total = self._here.torpor("hosts")["hosts"][0]["total"]
         self._screen.note(
             f"host: {total['vcpus']} vCPUs, {total['memory_mb']} MiB for VMs; name server at {self._here.gateway}"
@@ -86,9 +88,9 @@ class Story:
         self._ask_shell(self._batch, "at acceptance")
         assert self._sampler is not None
         self._sampler.watch([i["id"] for i in self._batch])
+        self._here.wait_until(BATCH, lambda w: bool(w["state"] == "active"))
         for instance in self._batch:
             guests.wait_for(instance["address"], BOOT_PATIENCE)
-        self._here.wait_until(BATCH, lambda w: bool(w["state"] == "active"))
 
     def _accepted(self, instances: list[Document]) -> None:
         for instance in instances:
@@ -150,7 +152,7 @@ class Story:
         ids = [i["id"] for i in self._batch]
         self._found.memory_after = self._batch_memory()
         self._found.processes_after = len(processes.pids(self._here.state_dir).keys() & set(ids))
-        self._found.state_bytes = self._here.stored_bytes(ids)
+        self._found.state_bytes = self._here.stored_bytes(self._batch)
         self._screen.note(
             f"their QEMU processes' own memory: {self._found.memory_before // MIB} MiB before, "
             f"{self._found.memory_after // MIB} MiB now; on disk: {self._found.state_bytes // MIB} MiB"

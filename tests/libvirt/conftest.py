@@ -9,13 +9,17 @@ import pytest
 from private_libvirtd import LibvirtHost, private_libvirtd
 from torpor.adapters.libvirt.connection import Connection
 
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
 
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[LibvirtHost]:
-    """Its folder's name is short, for QEMU's sockets."""
+    """Its folder's name is short, for QEMU's sockets. That libvirt has the host forward is taken back at the end."""
+    before = FORWARDING.read_text()
     folder = tempfile.TemporaryDirectory(prefix="tl-", dir="/var/tmp")
     with folder as path, private_libvirtd(Path(path) / "d") as host:
         yield host
+    FORWARDING.write_text(before)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.libvirt.conftest import FORWARDING
 
 from private_libvirtd import LibvirtHost
 from torpor.adapters.libvirt.connection import Connection
@@ -19,7 +20,6 @@ from torpor.domain.errors import Conflict
 SETTINGS = LibvirtNetworkSettings("torpor-test", "torpor-tl0", IPv4Network("10.104.0.0/24"))
 GATEWAY = "10.104.0.1"
 GUEST = "torpor-test-lg"
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 OTHER_LINK, OTHER_BRIDGE = "torpor-tl9", "torpor-tl8"
 
 

@@ -6,8 +6,9 @@ import base64
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,19 @@ from torpor.domain.instance import BackendState, InstanceSpec
 class LibvirtBench:
     """A backend, its libvirtd, and talk with its guests."""
 
-    def __init__(self, state_dir: Path, daemon: LibvirtHost) -> None:
+    def __init__(self, settings: LibvirtSettings, daemon: LibvirtHost) -> None:
         self.daemon = daemon
-        self.settings = LibvirtSettings(
-            state_dir, HostId("local"), daemon.uri, save_dir=daemon.managed_saves, tb_size_mb=32, network=None
-        )
-        self.backend = make_backend(self.settings, ImageStore(CACHE), config_drive_image)
+        self.settings = settings
+        self.backend = make_backend(settings, ImageStore(CACHE), config_drive_image)
         self.hypervisor = self.backend.hypervisor
         self.suspension = self.backend.suspension
 
-    def told_anew(self) -> LibvirtBench:
-        """The same guests under a backend that remembers nothing, as after a restart of the daemon."""
-        return LibvirtBench(self.settings.state_dir, self.daemon)
+    def told(self, **changed: Any) -> LibvirtBench:
+        """The same guests under a backend that was told otherwise, and that remembers nothing."""
+        return LibvirtBench(replace(self.settings, **changed), self.daemon)
+
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        return wait_until(condition, BOOT_SECONDS, "what the test waits for")
 
     def folder(self, id: InstanceId) -> InstanceFolder:
         return self.backend.domains.layout.instance(id)
@@ -117,7 +119,10 @@ def libvirt_bench() -> Iterator[LibvirtBench]:
         path = Path(folder)
         path.chmod(0o711)
         with private_libvirtd(path / "v") as daemon:
-            made = LibvirtBench(path / "s", daemon)
+            settings = LibvirtSettings(
+                path / "s", HostId("local"), daemon.uri, save_dir=daemon.managed_saves, tb_size_mb=32, network=None
+            )
+            made = LibvirtBench(settings, daemon)
             try:
                 yield made
             finally:

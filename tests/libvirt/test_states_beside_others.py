@@ -178,6 +178,8 @@ def test_what_carries_no_mark_is_never_touched(host: LibvirtBench, started: Inst
     after = host.hypervisor.host().total
     assert before.vcpus - after.vcpus == started.flavor.vcpus
     assert before.memory_mb - after.memory_mb == started.flavor.memory_mb
+    assert list(host.suspension.states(started.id)) == []
+    assert host.backend.states.to_write(started.id) == 0
     acts: tuple[Callable[[], object], ...] = (
         lambda: host.hypervisor.boot(started),
         lambda: host.hypervisor.pause(started.id),

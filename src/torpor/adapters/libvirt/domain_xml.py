@@ -57,7 +57,7 @@ class Described:
     vcpus: int
     """Those that are online."""
     memory_mb: int
-    """That the guest has now; less than what it may have where a balloon holds some."""
+    """That the guest may have at most: where a balloon holds some of it now, the guest can get it back at any time."""
     mac: str
     """Of its first interface, lower case; empty without one."""
     network: str
@@ -227,12 +227,11 @@ def _described(domain: Element) -> Described:
     most = int(_text(domain, "vcpu") or 1)
     interface = domain.find("devices/interface")
     type = domain.find("os/type")
-    memory = domain.find("currentMemory")
     return Described(
         id=InstanceId(_text(domain, "uuid")),
         name=_text(domain, "name"),
         vcpus=most if vcpu is None else int(vcpu.get("current", most)),
-        memory_mb=_mib(domain.find("memory") if memory is None else memory),
+        memory_mb=_mib(domain.find("memory")),
         mac=_attribute(interface, "mac", "address").lower(),
         network=_attribute(interface, "source", "network"),
         bridge=_attribute(interface, "source", "bridge"),

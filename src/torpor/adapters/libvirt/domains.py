@@ -131,6 +131,13 @@ class Domains:
             )
         return Vm(domain, self.layout.instance(instance), tag, self.connection)
 
+    def marked(self, instance: InstanceId) -> Vm | None:
+        """As `find`, for those who only look: None for a domain that carries no mark (any more)."""
+        try:
+            return self.find(instance)
+        except Conflict:
+            return None
+
     def require(self, instance: InstanceId) -> Vm:
         """One with a process. Raises InstanceGone."""
         vm = self.find(instance)

@@ -50,7 +50,7 @@ class LibvirtStateStore:
         return sum(self._collect(folder, folder.id in known) for folder in self._domains.layout.instances())
 
     def to_write(self, instance: InstanceId) -> int:
-        vm = self._domains.find(instance)
+        vm = self._domains.marked(instance)
         return self._domains.resident_bytes(vm) if vm else 0
 
     def mapped(self, instance: InstanceId) -> bool:
@@ -58,7 +58,7 @@ class LibvirtStateStore:
         return False
 
     def _find(self, instance: InstanceId, generation: int) -> tuple[Vm, SavedStates, Manifest]:
-        vm = self._domains.find(instance)
+        vm = self._domains.marked(instance)
         if vm:
             states = self._states(vm)
             for manifest in states.all():

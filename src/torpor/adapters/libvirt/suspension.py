@@ -137,8 +137,9 @@ class LibvirtSuspension:
                 manifests.remove(old.generation)
 
     def states(self, instance: InstanceId) -> Sequence[SavedState]:
+        """None of a domain that lost its mark: it is others' now."""
         with explained(instance):
-            vm = self._domains.find(instance)
+            vm = self._domains.marked(instance)
             return [m.saved_state(instance) for m in self._states(vm).all()] if vm else []
 
     # Parts of the above

@@ -42,6 +42,13 @@ def _acceptance(measurement: Measurement, runs: int) -> None:
 
 
 def _updates(measurement: Measurement, runs: int, published: int) -> None:
+    came, went = time_updates(runs, published)
+    measurement.add(f"a name comes, beside {published}", "ms", came)
+    measurement.add(f"a name goes, beside {published}", "ms", went)
+
+
+def time_updates(runs: int, published: int) -> tuple[list[float], list[float]]:
+    """Milliseconds until the name server knows of a name that comes, and of one that goes, `runs` of each."""
     came, went = [], []
     with _server() as names:
         names.publish([NameRecord(f"n-{n}", str(SUBNET[n + 2])) for n in range(published)])
@@ -49,8 +56,7 @@ def _updates(measurement: Measurement, runs: int, published: int) -> None:
             record = NameRecord(f"new-{n}", str(SUBNET[published + n + 2]))
             came.append(_until(partial(names.publish, [record]), record.name, record.address))
             went.append(_until(partial(names.withdraw, [record.name]), record.name, None))
-    measurement.add(f"a name comes, beside {published}", "ms", came)
-    measurement.add(f"a name goes, beside {published}", "ms", went)
+    return came, went
 
 
 def _until(change: Callable[[], None], name: str, address: str | None) -> float:

@@ -24,6 +24,7 @@ import dns.reversename
 import httpx
 import psutil
 
+from private_libvirtd import LibvirtHost
 from torpor.adapters.images.store import ImageStore
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +63,18 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _libvirt_section(daemon: LibvirtHost, network: str, tb_size_mb: int, unplanned_start: str) -> str:
+    return f"""
+[libvirt]
+uri = "{daemon.uri}"
+network = "{network}"
+save_dir = "{daemon.managed_saves}"
+unplanned_start = "{unplanned_start}"
+tb_size_mb = {tb_size_mb}
+overhead_mb = 64
+"""
+
+
 class Installation:
     """Configuration and state below `root`; network of its own, numbered by `number` (0-99)."""
 
@@ -74,9 +87,12 @@ class Installation:
         disk_mb: int = 20000,
         subnet: str = "10.111.{number}.0/24",
         tb_size_mb: int = 32,
+        libvirt: LibvirtHost | None = None,
+        unplanned_start: str = "suspend",
         **policy: float,
     ) -> None:
         self.root = root
+        self.libvirt = libvirt
         self.state_dir = root / "state"
         self.socket = root / "run" / "api.sock"
         self.config = root / "torpor.toml"
@@ -88,6 +104,7 @@ class Installation:
         rules = {"min_run_seconds": 0.0, "stop_grace_seconds": 3.0, **policy}
         self.config.write_text(
             f"""
+backend = "{"libvirt" if libvirt else "qemu"}"
 state_dir = "{self.state_dir}"
 run_dir = "{root / "run"}"
 [host]
@@ -97,6 +114,7 @@ disk_mb = {disk_mb}
 [qemu]
 overhead_mb = 64
 tb_size_mb = {tb_size_mb}
+{_libvirt_section(libvirt, self.interface, tb_size_mb, unplanned_start) if libvirt else ""}
 [network]
 namespace = "{self.namespace}"
 interface = "{self.interface}"
@@ -253,8 +271,13 @@ zone = "{self.zone}"
         ]
 
     def qemu_of(self, instance: str) -> psutil.Process:
-        """The process of the instance with this id; fails unless there is exactly one."""
-        (process,) = [p for p in self.qemu_processes() if instance in p.info["cmdline"]]
+        """The process of the instance with this id, adopted or not; fails unless there is exactly one."""
+        found = psutil.process_iter(["name", "cmdline", "create_time"])
+        (process,) = [
+            p
+            for p in found
+            if (p.info["name"] or "").startswith("qemu-system") and instance in (p.info["cmdline"] or ())
+        ]
         return process
 
     def kill_qemu(self, instance: str) -> None:
@@ -281,11 +304,22 @@ zone = "{self.zone}"
         for process in self.qemu_processes():
             process.kill()
             process.wait(10)
+        if self.libvirt:
+            self._undefine_domains(self.libvirt)
         self.cli("serve", "--take-down")  # refused while the records say that something runs
         for process in self.name_servers():
             process.kill()
             process.wait(10)
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
+
+    def _undefine_domains(self, daemon: LibvirtHost) -> None:
+        """Those that Torpor made: their files lie in its state directory."""
+        daemon.start()
+        for id in daemon.virsh("list", "--all", "--uuid").split():
+            if str(self.state_dir) in daemon.virsh("dumpxml", id):
+                if id in daemon.virsh("list", "--uuid").split():
+                    daemon.virsh("destroy", id)
+                daemon.virsh("undefine", "--managed-save", "--snapshots-metadata", id)
 
 
 @contextmanager

@@ -52,10 +52,7 @@ def add(
 ) -> None:
     """Take a copy of a disk image."""
     here = session(context)
-    if here.err.is_terminal:
-        with here.err.status(f"copying {file.name}"):
-            image = here.client.post("/v1/images", {"name": name, "path": str(file.absolute())})
-    else:
+    with here.busy(f"copying {file.name}", quiet=as_json):
         image = here.client.post("/v1/images", {"name": name, "path": str(file.absolute())})
     if as_json:
         here.print_json(image)

@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +24,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; change n
 class Session:
     """Made once a command; reads the configuration and connects when first asked to."""
 
+    silence = 1.0
+    """Seconds that nothing may be said for while something is waited for."""
+
     def __init__(self, config_file: Path | None) -> None:
         self.config_file = config_file
+        self._busy = False
 
     @cached_property
     def config(self) -> Config:
@@ -47,11 +53,35 @@ class Session:
         return tables.notices()
 
     def start_daemon(self) -> None:
-        if self.err.is_terminal:
-            with self.err.status("starting the daemon"):
-                start_daemon(self.config, self.config_file, self.daemon.answers)
-        else:
+        with self.busy("starting the daemon"):
             start_daemon(self.config, self.config_file, self.daemon.answers)
+
+    @contextmanager
+    def busy(self, text: str, quiet: bool = False) -> Iterator[None]:
+        """While something tells nothing of itself: a spinner on a terminal, else one line once it takes long.
+
+        Not the line with `quiet`: the answer is for a program.
+        """
+        if self._busy:  # with what waits for this
+            yield
+            return
+        self._busy = True
+        try:
+            with self.err.status(text) if self.err.is_terminal else self._said_late(text, quiet):
+                yield
+        finally:
+            self._busy = False
+
+    @contextmanager
+    def _said_late(self, text: str, quiet: bool) -> Iterator[None]:
+        line = threading.Timer(self.silence, self.notice, [text])
+        line.daemon = True
+        if not quiet:
+            line.start()
+        try:
+            yield
+        finally:
+            line.cancel()
 
     def print_json(self, document: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

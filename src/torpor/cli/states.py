@@ -154,7 +154,8 @@ def rm(
 def gc(context: typer.Context, as_json: Json = False) -> None:
     """Remove what unfinished saves and deletions have left; waits for the operation under way."""
     here = session(context)
-    document = here.client.post("/v1/states/collect")
+    with here.busy("looking for what is left over; an operation under way is waited for", quiet=as_json):
+        document = here.client.post("/v1/states/collect")
     if as_json:
         here.print_json(document)
     else:

@@ -130,7 +130,8 @@ def delete(
     if not yes:
         _confirm(here, name)
     known = operation_ids(here.client, name)
-    outcome = here.client.delete(_path(name))
+    with here.busy(f"deleting {name}; an operation under way is waited for", quiet=as_json):
+        outcome = here.client.delete(_path(name))
     if wait:
         Wait(here, name, known).until_gone(quiet=as_json)
         outcome = {"deleted": name}

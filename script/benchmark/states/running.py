@@ -19,7 +19,7 @@ FRESH, DEFAULT = "torpor, fresh", "torpor, fresh, by default"
 """As one that may be restored lazily; as the configuration makes it unless told otherwise, with free page reporting."""
 EAGER, LAZY = "torpor, restored eagerly", "torpor, restored lazily"
 PLAIN = "plain QEMU"
-_TIMES = 3
+_TIMES = 2
 """In turn with the plain guest; the median counts, for others may use the machine."""
 
 
@@ -37,6 +37,8 @@ def measure_running_costs(bench: Bench, cell: Cell) -> None:
         plain.boot()
         for_lazy.boot(cell.data_mb)
         default.boot(cell.data_mb, lazy=False)
+        for one in (plain, for_lazy, default):
+            one.talk.ask("tick-stop")  # who stands by is to take nothing from who is measured
         turns = [Turn(bench.record, cell, number) for number in range(bench.repeat)]
         for turn in turns:
             for name, guest in ((FRESH, for_lazy), (DEFAULT, default)):
@@ -54,7 +56,7 @@ def measure_running_costs(bench: Bench, cell: Cell) -> None:
 
 def _restored(turn: Turn, name: str, guest: TorporGuest, plain: PlainVm) -> None:
     """The second pass is one after all of a lazily restored guest's state was read behind it."""
-    guest.wake()
+    guest.go_on()
     _work(turn, name, guest.talk, plain.talk, guest.await_scrub)
     _huge_pages(turn, name, guest.pid)
     guest.talk.ask("verify")

@@ -1,9 +1,10 @@
 """`torpor serve`, killed by SIGKILL at a chosen moment of a chosen step.
 
-    python -m tests.crash.daemon_that_dies CONFIG OPERATION STEP MOMENT
+    python -m tests.crash.daemon_that_dies CONFIG OPERATION STEP MOMENT INSTANCE
 
 MOMENT: `intended` (the intent is on disk, the act has not begun), `acted` (the act has happened,
-its record has not) or `recorded` (between this step and the next).
+its record has not) or `recorded` (between this step and the next). INSTANCE: of which of the gang, from 0, where
+each has such a step.
 """
 
 import os
@@ -24,10 +25,11 @@ from torpor.ports import Journal
 class DeadlyJournal:
     """The real journal, and a trap in it."""
 
-    def __init__(self, journal: Journal, operation: str, step: str, moment: str) -> None:
+    def __init__(self, journal: Journal, operation: str, step: str, moment: str, instance: int) -> None:
         self._journal = journal
         self._where = (operation, step)
         self._moment = moment
+        self._instance = instance
         self._begun: set[OperationId] = set()
 
     def __getattr__(self, name: str) -> Any:
@@ -61,16 +63,18 @@ class DeadlyJournal:
         if operation not in self._begun:
             return
         record = self._journal.get(operation)
-        if moment == self._moment and (record.kind, record.steps[step].kind) == self._where:
+        kind = record.steps[step].kind
+        alike = [s.index for s in record.steps if s.kind == kind]
+        if (moment, record.kind, kind) == (self._moment, *self._where) and alike.index(step) == self._instance:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
-    path, operation, step, moment = sys.argv[1:]
+    path, operation, step, moment, instance = sys.argv[1:]
 
     def build(config: Config) -> wiring.App:
         bound = wiring.bind(config)
-        journal = DeadlyJournal(bound.parts.journal, operation, step, moment)
+        journal = DeadlyJournal(bound.parts.journal, operation, step, moment, int(instance))
         return wiring.assemble(config, replace(bound, parts=replace(bound.parts, journal=journal)))
 
     serve(load(Path(path)), build)

@@ -9,6 +9,9 @@ from tests.installation import GUEST_PORT, Installation, installation, wait_unti
 
 pytestmark = pytest.mark.timeout(600)  # guests boot slowly on a busy machine
 
+SKEW_SECONDS = 0.5
+"""Some milliseconds, unless the machine is very busy."""
+
 
 def address(torpor: Installation, workload: str) -> str:
     (only,) = torpor.addresses(workload)
@@ -84,3 +87,21 @@ def slept(torpor: Installation) -> None:
     copy = torpor.wait_guest(address(torpor, "copy"))
     assert (copy["hostname"], copy["address"]) == ("copy", address(torpor, "copy"))
     verified(torpor, "copy")
+
+
+def test_a_gang_is_kept_at_one_instant_and_goes_back_as_one() -> None:
+    with installation(number=56, memory_mb=512) as torpor:
+        torpor.ok("run", "gang", "--image", "tiny", "--memory", "128M", "--count", "2", "--wait")
+        addresses = torpor.addresses("gang")
+        nonces = [torpor.wait_guest(a)["nonce"] for a in addresses]
+        assert torpor.ask(addresses[0], f"connect {addresses[1]}")["ok"]
+        snapshot = torpor.json("snapshot", "create", "gang", "s1")
+        assert sorted(i["instance"] for i in snapshot["instances"]) == ["gang-0", "gang-1"]
+        assert 0 <= snapshot["skew_seconds"] < SKEW_SECONDS
+        assert torpor.json("snapshot", "show", "gang", "s1")["skew_seconds"] == snapshot["skew_seconds"]
+        later = [torpor.wait_guest(a)["uptime"] for a in addresses]
+        torpor.ok("snapshot", "restore", "gang", "s1")
+        now = [torpor.wait_guest(a) for a in addresses]
+        assert [status["nonce"] for status in now] == nonces
+        assert all(status["uptime"] < before for status, before in zip(now, later, strict=True))
+        assert torpor.ask(addresses[0], "status")["tcp"]["connected"], "both ends are of the same instant"

@@ -17,7 +17,7 @@ from torpor.domain.errors import BackendFailed, InstanceGone, MissingPart, Torpo
 from torpor.domain.instance import BackendState, InstanceSpec, StateStatus
 
 WHOLE, SPENT = StateStatus.WHOLE, StateStatus.SPENT
-FILL_MB = 120
+FILL_MB = 40
 
 SAVER = """
 import json, sys

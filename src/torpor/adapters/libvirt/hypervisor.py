@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import libvirt
+import libvirt_qemu
 
 from torpor.adapters.libvirt import accelerator
 from torpor.adapters.libvirt.domain_xml import NewDomain, described, domain_xml
@@ -20,7 +21,7 @@ from torpor.adapters.libvirt.overlay import create_overlay
 from torpor.adapters.libvirt.processes import own_memory
 from torpor.adapters.libvirt.saved_states import remove_image, saved_states
 from torpor.domain.capacity import Host, Resources
-from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, TorporError
+from torpor.domain.errors import BackendFailed, Conflict, InstanceGone, TimedOut, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Observation
 from torpor.files import remove_tree, sync_folder, write_durably
@@ -28,6 +29,9 @@ from torpor.ports import BootImages, Capabilities, Disk
 
 _DISK_SHARE = 0.9
 _POLL_SECONDS = 0.1
+_SHUT_DOWN = '{"execute": "guest-shutdown"}'
+"""An agent that heeds it does not answer."""
+_AGENT_SECONDS = 1
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -152,9 +156,13 @@ class LibvirtHypervisor:
         return next((disk.path for disk in disks if disk.path and disk.writable), folder.disk)
 
     def _disk_bytes(self) -> int:
-        """What is free where saved states go, and what is in saved states already."""
-        save_dir = self._domains.settings.save_dir
-        return free_bytes(save_dir) + used_bytes(save_dir)
+        """What is free where saved states go, and what is ours there already; others' images are theirs."""
+        save_dir, instances = self._domains.settings.save_dir, self._domains.layout.instances_dir
+        images = (saved_states(vm, save_dir).image for vm in self._domains.all())
+        ours = sum(image.stored_bytes() for image in images if image.is_there())
+        if instances.is_dir() and save_dir.is_dir() and instances.stat().st_dev == save_dir.stat().st_dev:
+            ours += used_bytes(instances)
+        return free_bytes(save_dir) + ours
 
     def _taken_by_others(self) -> Resources:
         """By domains without a mark that have a process."""
@@ -243,13 +251,17 @@ class LibvirtHypervisor:
 
     def _ask_politely(self, vm: Vm, grace: float) -> None:
         """By ACPI and by the agent; guests differ in which they heed."""
-        ways = (libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
         try:
             if vm.state() is not BackendState.RUNNING:
                 return
-            for way in ways:
-                with suppress(BackendFailed), vm.connection.call(f"domain {vm.name} can't be asked to shut down"):
-                    vm.domain.shutdownFlags(way)
+            with suppress(BackendFailed), vm.connection.call(f"domain {vm.name} can't be asked to shut down"):
+                vm.domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+            # Not by libvirt's own call, which waits a minute for an agent that was there once and is silent now.
+            with (
+                suppress(BackendFailed, TimedOut),
+                vm.connection.call(f"the agent of domain {vm.name} does not answer"),
+            ):
+                libvirt_qemu.qemuAgentCommand(vm.domain, _SHUT_DOWN, _AGENT_SECONDS, 0)
             deadline = time.monotonic() + grace
             while time.monotonic() < deadline and vm.state() is BackendState.RUNNING:
                 time.sleep(_POLL_SECONDS)

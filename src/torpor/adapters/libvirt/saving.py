@@ -1,9 +1,10 @@
 """Having libvirt write a managed save image, watched: progress, a time limit, and what was begun by an earlier life."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import suppress
 
 import libvirt
@@ -11,6 +12,8 @@ import libvirt
 from torpor.adapters.libvirt.domains import Vm
 from torpor.adapters.libvirt.failures import is_code
 from torpor.domain.errors import TimedOut, TorporError
+
+log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 _CALL_OFF_SECONDS = 60.0
@@ -33,31 +36,34 @@ def save_watched(vm: Vm, bypass_cache: bool, timeout: float, moved: Moved) -> in
         with vm.connection.call(f"domain {vm.name} can't be saved"):
             vm.domain.managedSave(flags)
 
-    done = threading.Event()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="managed-save") as pool:
-        saving = pool.submit(save)
-        saving.add_done_callback(lambda _: done.set())
-        memory_bytes, called_off = _watch(vm, done.wait, timeout, moved)
-        try:
-            saving.result(_CALL_OFF_SECONDS)
-        except TimeoutError as error:
-            raise TimedOut(f"domain {vm.name} is still being saved", detail="libvirt does not call it off") from error
-        except TorporError as error:
-            if called_off:
-                raise TimedOut(
-                    f"domain {vm.name} was not saved within {timeout:g} s",
-                    detail="it was called off",
-                    remedy="see why the disk is slow, or raise libvirt.save_timeout",
-                ) from error
-            raise
+    saving = _in_a_thread(save)
+    memory_bytes, called_off = _watch(vm, saving, timeout, moved)
+    try:
+        saving.result(_CALL_OFF_SECONDS)
+    except TimeoutError as error:
+        raise TimedOut(f"domain {vm.name} is still being saved", detail="libvirt does not call it off") from error
+    except TorporError as error:
+        if called_off:
+            raise TimedOut(
+                f"domain {vm.name} was not saved within {timeout:g} s",
+                detail="it was called off",
+                remedy="see why the disk is slow, or raise libvirt.save_timeout",
+            ) from error
+        raise
     return memory_bytes
 
 
 def have_it_run(vm: Vm) -> None:
-    """Whoever starts the domain from its image by other means gets a guest that runs, as it did before its pause."""
-    with vm.connection.call(f"the saved image of domain {vm.name} can't be told to run"):
-        description = vm.domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
-        vm.domain.managedSaveDefineXML(description, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+    """Whoever starts the domain from its image by other means gets a guest that runs, as it did before its pause.
+
+    Where libvirt does not want to note that, such a guest is paused, and its state is as good.
+    """
+    try:
+        with vm.connection.call(f"the saved image of domain {vm.name} can't be told to run"):
+            description = vm.domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+            vm.domain.managedSaveDefineXML(description, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+    except TorporError as error:
+        log.warning("%s", error)
 
 
 def await_end_of_job(vm: Vm, timeout: float) -> None:
@@ -76,22 +82,36 @@ def await_end_of_job(vm: Vm, timeout: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _watch(vm: Vm, wait: Callable[[float], bool], timeout: float, moved: Moved) -> tuple[int, bool]:
-    """Until `wait` says that it ended. Returns bytes of guest memory in the image, and whether it was called off."""
+def _in_a_thread(act: Callable[[], None]) -> Future[None]:
+    """Nobody waits for it at the program's end, for libvirt may hang."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, name="managed-save", daemon=True).start()
+    return future
+
+
+def _watch(vm: Vm, saving: Future[None], timeout: float, moved: Moved) -> tuple[int, bool]:
+    """Until it ended. Returns the bytes of guest memory in the image, and whether it was called off."""
     deadline = time.monotonic() + timeout
-    memory_bytes, called_off = 0, False
-    while not wait(_POLL_SECONDS):
+    memory_bytes = 0
+    while not wait([saving], _POLL_SECONDS).done:
         with suppress(TorporError):  # what goes wrong with the save, the save itself tells
             job = _job(vm) or {}
             memory_bytes = max(memory_bytes, int(job.get("memory_normal_bytes", 0)))
             moved(int(job.get("memory_processed", 0)))
         if time.monotonic() > deadline:
-            called_off = True
             with suppress(TorporError), vm.connection.call(f"the saving of domain {vm.name} can't be called off"):
                 vm.domain.abortJob()
-            wait(_CALL_OFF_SECONDS)
-            break
-    return memory_bytes, called_off
+            return memory_bytes, True
+    return memory_bytes, False
 
 
 def _job(vm: Vm) -> dict[str, int] | None:

@@ -14,8 +14,11 @@ ORDINARY = ("lab-demo", "lab-demo2")
 def write_clouds(lab: Lab) -> None:
     """One cloud an account: the administrator, Torpor's service account, and two ordinary projects."""
     accounts = {ADMIN: "admin", SERVICE_ACCOUNT: "torpor", ORDINARY[0]: "demo", ORDINARY[1]: "demo2"}
-    lab.clouds.write_text("clouds:\n" + "".join(_cloud(lab, cloud, account) for cloud, account in accounts.items()))
-    lab.clouds.chmod(0o600)
+    text = "clouds:\n" + "".join(_cloud(lab, cloud, account) for cloud, account in accounts.items())
+    for file in (lab.clouds, lab.inside("etc/openstack/clouds.yaml")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o600)
 
 
 def connect(lab: Lab, cloud: str) -> Connection:

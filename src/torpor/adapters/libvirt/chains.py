@@ -17,10 +17,10 @@ import libvirt
 from torpor.adapters.libvirt.domains import Domains, Vm
 from torpor.adapters.libvirt.layers import Layer, Layers, mergeable, needed
 from torpor.adapters.libvirt.managed_saves import Image
-from torpor.adapters.libvirt.overlay import commit
+from torpor.adapters.libvirt.overlay import chain_of, commit
 from torpor.adapters.libvirt.saved_states import saved_states
 from torpor.adapters.libvirt.snapshot_files import SnapshotFiles
-from torpor.adapters.libvirt.snapshot_xml import FileDisk, disk_element, files_in, sources_of
+from torpor.adapters.libvirt.snapshot_xml import FileDisk, disk_element, disks_of, files_in, sources_of
 from torpor.domain.errors import BackendFailed, TimedOut, TorporError
 from torpor.files import sync_folder
 
@@ -82,9 +82,14 @@ def set_lasting_disk(vm: Vm, disk: FileDisk) -> None:
 
 def _remove_unneeded(vm: Vm, layers: Layers, image: Image, frozen: frozenset[Path]) -> None:
     """Layers that no snapshot, no saved image and no start of the domain leads to."""
-    roots = frozen | files_in(live_xml(vm)) | files_in(lasting_xml(vm))
+    domains = [live_xml(vm), lasting_xml(vm)]
     if image.is_whole():
-        roots |= files_in(image_xml(vm, image))
+        domains.append(image_xml(vm, image))
+    roots = set(frozen)
+    for xml in domains:
+        roots |= files_in(xml)
+        for disk in disks_of(xml).values():  # the owner may have put overlays of their own on ours
+            roots.update(chain_of(disk.path, disk.format))
     kept = needed(layers.all(), roots)
     for layer in reversed(layers.all()):
         if layer.path not in kept:
@@ -107,6 +112,9 @@ def _shorten(domains: Domains, vm: Vm, layers: Layers, target: str, frozen: froz
     if not merged:
         return
     base, timeout = merged[-1], domains.settings.save_timeout
+    chain = chain_of(active, "qcow2")
+    if list(chain[: len(merged) + 1]) != [*(layer.path for layer in merged), base.parent]:
+        raise BackendFailed(f"disk {target} of domain {vm.name} lies on other files than it was put on")
     if vm.active():
         _commit_live(vm, target, base, timeout)
     else:

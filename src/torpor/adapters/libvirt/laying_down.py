@@ -35,7 +35,7 @@ def lay(vm: Vm, states: SavedStates, found: SnapshotFolder) -> None:
         check_disks(manifest)
         _refuse_other_disks(vm, manifest)
         disks = _new_layers(vm, manifest)
-        partial = _copied(found, manifest, partial_image(states.image.path))
+        partial = _copied(found, manifest, partial_image(states.image))
         _redefine(vm, partial, disks)
         targets = tuple((disk.target, str(disk.path)) for disk in disks)
         laid = Laid(manifest.name, manifest.created_at, partial.identity(), targets)
@@ -49,9 +49,9 @@ def lay(vm: Vm, states: SavedStates, found: SnapshotFolder) -> None:
         set_lasting_disk(vm, FileDisk(target, Path(path), "qcow2"))
 
 
-def partial_image(image: Path) -> Path:
+def partial_image(image: Image) -> Path:
     """Where an image is made that is to be put in this place."""
-    return image.with_name(f".{image.stem}.torpor-partial")
+    return image.path.with_name(f".{image.path.stem}.torpor-partial")
 
 
 def check_disks(manifest: SnapshotManifest) -> None:

@@ -81,7 +81,7 @@ class LibvirtSnapshots:
                 self._await(vm)
             SnapshotFiles(self._domains.layout.instance(instance)).remove(name)
             if vm:
-                self._states(vm)
+                partial_image(self._states(vm).image).unlink(missing_ok=True)
                 tidy(self._domains, vm)
 
     def verify(self, instance: InstanceId, name: str, progress: Progress) -> None:
@@ -122,10 +122,7 @@ class LibvirtSnapshots:
     # Parts of the above
 
     def _states(self, vm: Vm) -> SavedStates:
-        """With nothing beside it that an earlier life left half made."""
-        states = saved_states(vm, self._domains.settings.save_dir)
-        partial_image(states.image.path).unlink(missing_ok=True)
-        return states
+        return saved_states(vm, self._domains.settings.save_dir)
 
     def _await(self, vm: Vm) -> None:
         """The end of a snapshot that an earlier life began, which libvirt goes on with."""

@@ -142,10 +142,10 @@ def begin_take(domains: Domains, vm: Vm, name: str, ran: bool) -> Take:
     files, layers = SnapshotFiles(vm.folder), Layers(vm.folder.layers)
     taken = {layer.path for layer in layers.all()}
     new = [Layer(disk.target, new_path(disk.path, name, taken), disk.path, disk.format) for disk in disks]
-    folder = files.begin(name)
-    layers.enter(new)
     for disk in disks:
         sync_file(disk.path)  # so that there is little to write out while the guest stands still
+    layers.enter(new)
+    folder = files.begin(name)
     overlays = {layer.target: layer.path for layer in new}
     connection = Connection(vm.connection.uri)
     return Take(domains, vm, ran, files, folder, disks, overlays, vm.memory_bytes(), connection)

@@ -1,7 +1,9 @@
 """Overlays in qcow2: an instance's own disk on its image, and a disk's new layer on a frozen one."""
 
+import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from torpor.domain.errors import BackendFailed, Invalid, MissingPart, NoRoomForState
@@ -61,6 +63,17 @@ def commit(top: Path, base: Path, timeout: float) -> None:
     sync_file(base)
 
 
+def chain_of(path: Path, format: str) -> Sequence[Path]:
+    """A disk's file and what it lies on, in order, by the files' own headers; they may be in use.
+
+    Raises MissingPart, BackendFailed: also where one of them is not there.
+    """
+    if format != "qcow2":
+        return (path,)  # what a guest writes into a raw disk is no header
+    told = json.loads(_qemu_img("info", "-U", "-f", format, "--backing-chain", "--output=json", str(path)))
+    return tuple(Path(each["filename"]) for each in told)
+
+
 def sync_file(path: Path) -> None:
     """Make its contents durable. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -70,7 +83,8 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def _qemu_img(*arguments: str, timeout: float = _TIMEOUT) -> None:
+def _qemu_img(*arguments: str, timeout: float = _TIMEOUT) -> str:
+    """What it prints."""
     try:
         done = subprocess.run(
             ["qemu-img", *arguments], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
@@ -84,3 +98,4 @@ def _qemu_img(*arguments: str, timeout: float = _TIMEOUT) -> None:
         if "No space left" in done.stderr:
             raise NoRoomForState("the disk is full", detail=detail, remedy="make room below state_dir")
         raise BackendFailed(f"qemu-img {arguments[0]} failed", detail=detail)
+    return done.stdout

@@ -116,6 +116,7 @@ class SnapshotFiles:
     def __init__(self, folder: InstanceFolder) -> None:
         self._instance = folder.id
         self._path = folder.snapshots
+        self._laid_file = folder.snapshots / "laid.json"
 
     def all(self) -> Sequence[SnapshotFolder]:
         """Oldest first, damaged ones before all others; partial ones left out."""
@@ -169,6 +170,9 @@ class SnapshotFiles:
         if self._path.exists():
             remove_tree(self._path / name)
             self.sweep()
+            laid = self.laid()
+            if laid and laid.name == name:
+                self._laid_file.unlink()
 
     def sweep(self) -> None:
         """Remove what was left half written or half removed."""
@@ -179,7 +183,7 @@ class SnapshotFiles:
     def laid(self) -> Laid | None:
         """None where nothing was laid down, or nobody can tell."""
         try:
-            fields = json.loads((self._path / "laid.json").read_bytes())
+            fields = json.loads(self._laid_file.read_bytes())
             disks = tuple((str(target), str(path)) for target, path in fields.pop("disks"))
             return Laid(image=Identity(**fields.pop("image")), disks=disks, **fields)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -187,7 +191,7 @@ class SnapshotFiles:
 
     def note_laid(self, laid: Laid) -> None:
         """Durable on return."""
-        write_durably(self._path / "laid.json", json.dumps(asdict(laid), indent=1).encode())
+        write_durably(self._laid_file, json.dumps(asdict(laid), indent=1).encode())
 
 
 @contextmanager

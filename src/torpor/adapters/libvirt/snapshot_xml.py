@@ -54,10 +54,19 @@ def snapshot_xml(domain: str, name: str, memory: Path, overlays: Mapping[str, Pa
     return ET.tostring(root, encoding="unicode")
 
 
+def disks_of(xml: str) -> Mapping[str, FileDisk]:
+    """Every disk that is a file, by target."""
+    found = (
+        FileDisk(_target(disk), Path(_value(disk, "source", "file")), _value(disk, "driver", "type") or "raw")
+        for disk in _disks(xml)
+        if _value(disk, "source", "file")
+    )
+    return {disk.target: disk for disk in found}
+
+
 def sources_of(xml: str) -> Mapping[str, Path]:
     """The file of every disk that has one, by target."""
-    found = {_target(disk): _value(disk, "source", "file") for disk in _disks(xml)}
-    return {target: Path(path) for target, path in found.items() if path}
+    return {target: disk.path for target, disk in disks_of(xml).items()}
 
 
 def files_in(xml: str) -> frozenset[Path]:

@@ -9,7 +9,7 @@ import libvirt
 
 from torpor.adapters.libvirt.domain_xml import NAMESPACE, PREFIX
 from torpor.adapters.libvirt.domains import Domains, Vm, unable
-from torpor.adapters.libvirt.failures import is_code
+from torpor.adapters.libvirt.failures import ConnectionLost, is_code
 from torpor.adapters.libvirt.layout import free_bytes
 from torpor.adapters.libvirt.managed_saves import Image
 from torpor.adapters.libvirt.manifests import BEGUN, Manifest, Manifests
@@ -152,16 +152,35 @@ class LibvirtSuspension:
         whole = states.whole()
         if whole is None:
             raise _gone(vm.name)
-        return whole if whole.checksum else states.record(0, told.second_half)
+        if whole.checksum:
+            return whole
+        have_it_run(vm)
+        return states.record(0, told.second_half)
 
     def _write(self, vm: Vm, states: SavedStates, told: "_Told") -> Manifest:
         settings = self._domains.settings
         _require_room(vm.name, settings.save_dir, self._domains.resident_bytes(vm))
         if states.image.is_there():
             remove_image(vm, states.image)  # a partial or a spent one
-        memory_bytes = save_watched(vm, settings.bypass_cache, settings.save_timeout, told.moved)
+        try:
+            memory_bytes = save_watched(vm, settings.bypass_cache, settings.save_timeout, told.moved)
+        except ConnectionLost:
+            if manifest := self._saved_meanwhile(vm.id, told):
+                return manifest
+            raise
         have_it_run(vm)
         return states.record(memory_bytes, told.second_half)
+
+    def _saved_meanwhile(self, instance: InstanceId, told: "_Told") -> Manifest | None:
+        """Where only the connection broke, libvirt went on saving."""
+        vm = self._domains.find(instance)
+        if vm is None:
+            return None
+        await_end_of_job(vm, self._domains.settings.save_timeout)
+        states = self._states(vm)
+        if vm.state() is not BackendState.ABSENT or not states.whole():
+            return None
+        return self._saved_already(vm, states, told)
 
     def _filled_from(self, vm: Vm, states: SavedStates) -> Manifest | None:
         """The whole state that its process was restored from, if it stands there still.

@@ -146,13 +146,16 @@ class AdoptionRequests:
             return self._records.named(mark.workload)
 
     def release(self, workload: Workload) -> None:
-        """Let go of it; its VMs stay as they are. Raises Refused for one that Torpor made."""
+        """Let go of it and remove its snapshots; its VMs stay as they are. Raises Refused for one that Torpor made."""
         if not workload.adopted:
             raise Refused(
                 f"workload {workload.name} was not let go",
                 detail="Torpor made its VMs, and nobody else looks after them",
                 remedy=f"`torpor delete {workload.name}` removes it",
             )
+        for instance in self._records.instances(workload.id):  # while it is ours: their parts lie beside its disks
+            for snapshot in self._parts.snapshots.list(instance.id):
+                self._parts.snapshots.remove(instance.id, snapshot.name)
         with self._records.lock:
             for instance in self._records.instances(workload.id):
                 self._parts.adoption.unmark(instance.id)

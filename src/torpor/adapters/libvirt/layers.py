@@ -55,7 +55,8 @@ class Layers:
 
     def enter(self, new: Sequence[Layer]) -> None:
         """Durable on return. Raises OSError."""
-        self._write((*self.all(), *new))
+        if new:
+            self._write((*self.all(), *new))
 
     def forget(self, path: Path) -> None:
         """Converges."""
@@ -65,6 +66,11 @@ class Layers:
             self._write(left)
 
     def _write(self, layers: Sequence[Layer]) -> None:
+        """None are left: no file."""
+        if not layers:
+            self._file.unlink(missing_ok=True)
+            sync_folder(self._file.parent)
+            return
         entries = [
             {
                 "target": layer.target,

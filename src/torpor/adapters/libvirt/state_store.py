@@ -79,6 +79,8 @@ class LibvirtStateStore:
             try:
                 vm = self._domains.find(folder.id)
             except Conflict:  # it is others' (again), and of ours there is nothing but notes
+                if folder.layers.exists():
+                    return 0  # its disks still lie in files of ours: whoever marks it again finds its snapshots, too
                 remove_tree(folder.path)
                 return before
             if vm is None:

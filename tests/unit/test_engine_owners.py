@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from tests.engine_on_fakes import OVERHEAD_MB, EngineOnFakes
 
-from torpor.adapters.fakes import SHARED
-from torpor.domain.adoption import Mark
+from torpor.adapters.fakes import SHARED, FakeAdoption, FakeHypervisor
+from torpor.domain.adoption import Mark, Stranger
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, NotFound, Refused
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import StateStatus
@@ -58,6 +59,31 @@ def test_marked_vms_become_a_workload_and_are_in_the_books() -> None:
     assert used(engine) == (2, 2 * (1024 + OVERHEAD_MB))
     assert offered(engine) == (4, 4096)
     engine.check_laws()
+
+
+class Slow(FakeAdoption):
+    """Somebody asks for something while the VMs are looked at."""
+
+    def __init__(self, hypervisor: FakeHypervisor, meanwhile: Callable[[], object]) -> None:
+        super().__init__(hypervisor)
+        self._meanwhile: list[Callable[[], object]] = [meanwhile]
+
+    def strangers(self) -> Sequence[Stranger]:
+        found = super().strangers()
+        if self._meanwhile:
+            self._meanwhile.pop()()
+        return found
+
+
+def test_what_is_adopted_while_the_vms_are_looked_at_is_not_let_go_again() -> None:
+    engine = shared()
+    running(engine, "a", mark=None)
+    engine.adoption = Slow(engine.world, lambda: engine.service.adopt(["a"], BATCH))
+    engine.start()
+    engine.settle(3)
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert told(engine, "workload-released") == []
+    assert len(told(engine, "workload-adopted")) == 1
 
 
 def test_what_is_not_marked_is_left_alone_and_counts_as_taken_room() -> None:
@@ -415,3 +441,13 @@ def test_a_gang_of_which_one_can_not_be_restored_sleeps_on_whole() -> None:
     engine.settle(10)
     assert engine.state("batch") is WorkloadState.ACTIVE
     engine.check_laws()
+
+
+def test_a_host_that_is_full_of_what_is_not_claimed_is_not_reported_again_and_again() -> None:
+    engine = shared(vcpus=1)
+    running(engine, "private", mark=None)
+    running(engine, "a", "b")
+    engine.settle(10)
+    assert len(told(engine, "started-without-room")) == 1
+    assert told(engine, "host-overcommitted") == []
+    assert offered(engine)[0] == used(engine)[0] == 0

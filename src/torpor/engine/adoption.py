@@ -22,6 +22,8 @@ class Adopter:
         self._parts = parts
         self._records = records
         self._told: dict[str, str] = {}
+        self.requests = 0
+        """How often marks were changed by request: a look at the VMs that began before the last one is out of date."""
 
     def follow(self, strangers: Sequence[Stranger], busy: Collection[WorkloadId]) -> None:
         """Take in, change and let go as the VMs' marks say. Workloads in `busy` wait for the next time."""
@@ -141,7 +143,10 @@ class AdoptionRequests:
             common_flavor(members)
             for member in members:
                 hostname_of(member.name)
-            self._mark_all(members, mark)
+            try:
+                self._mark_all(members, mark)
+            finally:
+                self._adopter.requests += 1
             self._adopter.follow(self._parts.adoption.strangers(), busy)
             return self._records.named(mark.workload)
 
@@ -159,6 +164,7 @@ class AdoptionRequests:
         with self._records.lock:
             for instance in self._records.instances(workload.id):
                 self._parts.adoption.unmark(instance.id)
+            self._adopter.requests += 1
             self._adopter.follow(self._parts.adoption.strangers(), ())
 
     def _require_shared(self) -> None:

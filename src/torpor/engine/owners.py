@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, auto
 
-from torpor.domain.capacity import Claim, ClaimKind, Resources
+from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.errors import InstanceGone, NoCapacity
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, Instance, Observation, StateStatus
@@ -59,31 +59,36 @@ class Owners:
 
     # --- the books ---
 
-    def keep_books(self, seen: Seen, spare: Collection[InstanceId] = ()) -> None:
+    def keep_books(self, seen: Seen) -> None:
         """The books offer what the host has, less what others' VMs have, less what runs of ours without a claim.
 
         Claims that were there before others took the room stay: the books are full then, never over-committed.
-        `spare`: instances that are about to get a claim.
         """
+        room, booked = self._write_books(seen)
+        left = Resources(max(0, room.vcpus), max(0, room.memory_mb))
+        if booked.used.vcpus > left.vcpus or booked.used.memory_mb > left.memory_mb:
+            self._tell_once(
+                "host-overcommitted", booked.id,
+                f"Others have taken room on {booked.id} that is claimed: {left.vcpus} vCPUs and {left.memory_mb} MiB "
+                f"are left for {booked.used.vcpus} vCPUs and {booked.used.memory_mb} MiB.",
+            )  # fmt: skip
+        else:
+            self._told.discard(("host-overcommitted", booked.id))
+
+    def _write_books(self, seen: Seen, spare: Collection[InstanceId] = ()) -> tuple[Resources, Host]:
+        """What is left of the host, and what was booked there. `spare`: instances that are about to get a claim."""
         host = self._parts.hypervisor.host()
+        room = host.total - self._unclaimed(seen, spare)
         booked = next((h for h in self._parts.ledger.hosts() if h.id == host.id), None)
         if booked is None:
             self._parts.ledger.set_host(host.id, host.total)
-            return
-        room = host.total - self._unclaimed(seen, spare)
+            booked = next(h for h in self._parts.ledger.hosts() if h.id == host.id)
         total = Resources(
             max(room.vcpus, booked.used.vcpus), max(room.memory_mb, booked.used.memory_mb), booked.total.disk_mb
         )
         if total != booked.total:
             self._parts.ledger.set_host(host.id, total)
-        if (total.vcpus, total.memory_mb) != (room.vcpus, room.memory_mb):
-            self._tell_once(
-                "host-overcommitted", host.id,
-                f"Others have taken room on {host.id} that is claimed: {room.vcpus} vCPUs and {room.memory_mb} MiB are "
-                f"left for {booked.used.vcpus} vCPUs and {booked.used.memory_mb} MiB.",
-            )  # fmt: skip
-        else:
-            self._told.discard(("host-overcommitted", host.id))
+        return room, booked
 
     def _unclaimed(self, seen: Seen, spare: Collection[InstanceId]) -> Resources:
         claimed = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
@@ -103,14 +108,14 @@ class Owners:
         held = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
         if all(i.id in held for i in instances):
             return True
-        self.keep_books(seen, [i.id for i in instances])
+        self._write_books(seen, [i.id for i in instances])
         compute = self._compute(workload)
         try:
             self._parts.ledger.claim(
                 [Claim(i.id, ClaimKind.COMPUTE, i.host, compute) for i in instances if i.host is not None]
             )
         except NoCapacity:
-            self.keep_books(seen)
+            self._write_books(seen)
             return False
         return True
 

@@ -89,12 +89,14 @@ class Queue:
         `asked`: somebody may have changed what there is to decide. Otherwise decisions are made anew
         only when something was done, or now and then.
         """
+        requests = self.adopter.requests
         strangers = self._parts.adoption.strangers() if self._shared else ()
         seen = self._parts.hypervisor.observe()
         with self._records.lock:
             busy = self.busy()
             if self._shared:
-                self.adopter.follow(strangers, busy)
+                if requests == self.adopter.requests:
+                    self.adopter.follow(strangers, busy)
                 self._owners.keep_books(seen)
             found = gangs(self._parts, seen)
             self._reconciler.reconcile(found, busy, seen)

@@ -13,7 +13,7 @@ from torpor.adapters.qemu.layout import Layout
 from torpor.domain.errors import BackendFailed, MissingPart
 from torpor.domain.ids import InstanceId
 
-_STATE, _START = 0, 19
+_STATE, _THREADS, _START = 0, 17, 19
 """Places in /proc/PID/stat after the command's closing parenthesis."""
 
 
@@ -132,10 +132,14 @@ def log_tail(log: Path) -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Its start time; None when it is gone or only waits to be reaped."""
+    """Its start time; None when it is gone or only waits to be reaped.
+
+    One whose first thread has ended before the others is not gone: those hold its files, and their locks.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[_STATE] in "ZX" else int(fields[_START])
+    ended = fields[_STATE] in "ZX" and int(fields[_THREADS]) <= 1
+    return None if ended else int(fields[_START])

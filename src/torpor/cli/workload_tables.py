@@ -168,7 +168,7 @@ def print_arrived(here: Session, w: Document) -> None:
         line += f": {show_bytes(saved)} saved for {w['count']} VM{'s' if w['count'] > 1 else ''}"
         line += "" if w["held"] else "; it comes back as soon as it fits"
     elif w["state"] == "active":
-        line += ": " + ", ".join(f"{i['fqdn']} {i['address']}" for i in w["instances"][:4])
+        line += ": " + ", ".join(f"{i['fqdn']} {i['address']}".rstrip() for i in w["instances"][:4])
         line += f" and {w['count'] - 4} more" if w["count"] > 4 else ""
     elif w["reason"]:
         line += f": {w['reason']}"

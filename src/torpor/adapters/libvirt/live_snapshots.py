@@ -173,6 +173,8 @@ class LibvirtSnapshots:
                     take.call_off() if late or _any_failed(running) else take.hold_if_endless()
                 progress(min(total, sum(take.written() for take in takes)), total)
                 wait(running, _LOOK_SECONDS)
+        for take in takes:
+            take.let_run()  # one may have been stopped in the very moment in which it was over
         for future in running:
             try:
                 future.result()

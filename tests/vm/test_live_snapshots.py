@@ -62,7 +62,7 @@ def test_a_guest_outlives_the_daemon_that_keeps_it() -> None:
         qemu.backend.vms.monitors.forget(qemu.folder(spec.id).qmp_socket)  # which serves one client at a time
         command = [sys.executable, "-c", DAEMON, str(qemu.settings.state_dir), spec.id]
         ended = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}, check=False
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'script'}:{ROOT}"}, check=False
         )
         assert ended.returncode == 9
         assert qemu.ask(spec.id, "status")["nonce"] == nonce

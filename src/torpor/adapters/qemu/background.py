@@ -1,7 +1,11 @@
 """QEMU's background snapshot: the stream of one instant, written while the guest runs on.
 
-QEMU saves the devices of the paused guest, write-protects its memory (userfaultfd) and lets it run; a page that
-the guest wants to write to is saved before. It lets the guest run by itself, also one that had been paused.
+QEMU touches all of the guest's memory, begins the stream, saves the devices of the paused guest, write-protects its
+memory (userfaultfd) and lets it run; a page that the guest wants to write to is saved before. It lets the guest run by
+itself, also one that had been paused.
+
+Touching takes the longer the more memory there is. So QEMU is told to begin while the guest still runs, and held at the
+stream's first bytes, at a pipe that nobody empties yet, until the guest stands still.
 """
 
 import time
@@ -25,6 +29,8 @@ _STALL_SECONDS = 120.0
 _PROTECT_SECONDS = 30.0
 _ACTIVE = ("setup", "active", "cancelling", "wait-unplug", "pre-switchover", "device")
 _LOOK_SECONDS = 0.001
+_TOUCH_SECONDS = 20.0
+_LOOKS = 3
 
 
 def userfaultfd() -> str:
@@ -91,10 +97,13 @@ class Background:
         self.vm.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
         self.vm.execute("getfd", {"fdname": _NAME}, fd=self.sink.writer)
         self.sink.close_writer()
+        before = _threads(self.vm.process.pid)
+        self.vm.execute("migrate", {"uri": f"fd:{_NAME}"})
+        _await_held(self.vm.process.pid, before)
 
     def begin(self) -> None:
         """Of the paused guest; it runs on return."""
-        self.vm.execute("migrate", {"uri": f"fd:{_NAME}"})
+        self.sink.let_go()
         give_up = time.monotonic() + _PROTECT_SECONDS
         while self.vm.status() != "running":
             if self._status() == "failed" or time.monotonic() > give_up:
@@ -123,6 +132,7 @@ class Background:
         with suppress(TorporError):
             self.vm.execute("closefd", {"fdname": _NAME})
         self.sink.close_writer()
+        self.sink.let_go()
         with suppress(TorporError):
             end_stream(self.vm)
         self.sink.abandon()
@@ -133,6 +143,33 @@ class Background:
     def _failed(self) -> Exception:
         detail = self.vm.execute("query-migrate").get("error-desc", "no reason given")
         return BackendFailed("QEMU could not take a live snapshot", detail=str(detail))
+
+
+def _threads(pid: int) -> set[Path]:
+    try:
+        return set(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return set()
+
+
+def _await_held(pid: int, before: set[Path]) -> None:
+    """Until the thread that writes the stream sleeps at the full pipe, and has touched all memory by then.
+
+    Best effort: what it has still to touch later, the guest stands still for.
+    """
+    give_up, asleep = time.monotonic() + _TOUCH_SECONDS, 0
+    while asleep < _LOOKS and time.monotonic() < give_up:
+        states = {_state(thread) for thread in _threads(pid) - before}
+        asleep = asleep + 1 if states == {"S"} else 0
+        time.sleep(_LOOK_SECONDS)
+
+
+def _state(thread: Path) -> str:
+    """One letter, as in proc(5)."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def require_moving(moved_at: float) -> None:

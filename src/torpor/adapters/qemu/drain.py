@@ -1,9 +1,11 @@
-"""`python drain.py FILE BYTES`: standard input into a new file, hashed on its way; a program of its own.
+"""`python drain.py FILE BYTES FILLED HELD`: standard input into a new file, hashed on its way; a program of its own.
 
 QEMU writes a live snapshot's stream in the very thread that resolves the guest's write faults. A pipe that stalls is
 a guest that stalls, and with a pipe that breaks QEMU 7.2 hangs for good: nobody is left to resolve a fault of a thread
 that holds QEMU's lock. So this reads to the end whatever happens: up to BYTES ahead of the disk, on after the
 daemon's death, and on after the disk was full, into nothing then.
+
+It begins when the pipe HELD (a file descriptor) ends, and leaves out the FILLED bytes that come first.
 
 Prints one line of JSON at its end: `{"checksum": xxh3_128 in hex}` or `{"errno": number}`. The file is durable then.
 It is started by its path, and imports nothing of Torpor: it is to be there at once.
@@ -98,6 +100,18 @@ def fill(fd: int, buffer: mmap.mmap) -> int:
     return filled
 
 
+def await_end(pipe: int) -> None:
+    """Whoever holds the other end closes it, or dies."""
+    while os.read(pipe, 1):
+        continue
+    os.close(pipe)
+
+
+def skip(fd: int, size: int) -> None:
+    while size > 0 and (got := os.read(fd, min(size, PIECE))):
+        size -= len(got)
+
+
 def open_direct(path: str) -> int:
     """Past the page cache, whose own writing back would come in gulps, where the file system can."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -110,4 +124,7 @@ def open_direct(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(Drain(0, sys.argv[1], int(sys.argv[2])).run()) + "\n")
+    path, room, filled, held = sys.argv[1:]
+    await_end(int(held))
+    skip(0, int(filled))
+    sys.stdout.write(json.dumps(Drain(0, path, int(room)).run()) + "\n")

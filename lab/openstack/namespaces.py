@@ -71,7 +71,8 @@ class Cell:
 
     def processes(self) -> list[psutil.Process]:
         """Every process in them, as this machine sees it."""
-        return [p for p in psutil.process_iter() if _pid_namespace(p.pid) == _pid_namespace(self._pid)]
+        here = _pid_namespace(self._pid)
+        return [process for process in psutil.process_iter() if _pid_namespace(process.pid) == here]
 
     def run(self, *command: str, given: str = "", seconds: float = 600.0) -> str:
         """Output of a command inside, with `given` as its input. Raises LabFailed with what it said."""

@@ -15,7 +15,7 @@ from lab.openstack.guest import make_guest
 from lab.openstack.namespaces import Cell
 from lab.openstack.resources import make_flavors, make_image, make_networks
 from lab.openstack.running import Running
-from lab.openstack.services import AGENTS, CONTROL, KEEPERS, SERVICES, STORES, Listens
+from lab.openstack.services import AGENTS, CONTROL, KEEPERS, SERVICES, STORES, Listens, Service
 from lab.openstack.settings import PASSWORD, Lab
 from openstack.connection import Connection
 
@@ -28,27 +28,26 @@ Say = Callable[[str], None]
 def up(lab: Lab, say: Say) -> None:
     """Have the lab running and ready to use, in as much time as what is missing takes. Raises LabFailed."""
     cell = Cell(lab)
-    fresh = cell.first is None
-    if fresh:
+    if cell.first is None:
         _make(lab, say)
         cell.start()
-        cell.seen(_CAPACITY).write_text(_capacity(lab))
-    elif (offered := cell.seen(_CAPACITY).read_text()) != _capacity(lab):
-        raise LabFailed(f"the lab is up and offers {offered}: run 'script/lab down' before you give it another size")
+    _check_capacity(cell, lab)
 
     running = Running(cell, lambda: connect(lab, ADMIN))
     running.start(STORES)
-    running.wait(STORES)
-    say("databases, message queue and libvirt run")
-    if fresh:
+    running.wait(_named("mariadb", "libvirtd"))
+    if not any(cell.pid(service.name) for service in CONTROL):
         configure(lab, "nova", _values(lab, _libvirt_memory_mb(cell)))
     _once(lab, say, "databases", lambda: make_databases(cell, lab))
+    running.wait(STORES)
+    say("databases, message queue and libvirt run")
 
-    running.start(CONTROL)
-    running.wait([service for service in CONTROL if service.name == "keystone"])
+    running.start(_named("keystone"))
+    running.wait(_named("keystone"))
     write_clouds(lab)
+    _once(lab, say, "accounts", lambda: make_accounts(connect(lab, ADMIN), lab))
+    running.start(CONTROL)  # Nova's want to log in at once, or end
     admin = connect(lab, ADMIN)
-    _once(lab, say, "accounts", lambda: make_accounts(admin, lab))
     running.wait([service for service in CONTROL if isinstance(service.ready, Listens)])
     list(admin.network.networks())  # Neutron 21 answers its first query with an error if that is for ports
     say("the APIs answer")
@@ -88,6 +87,10 @@ def _make(lab: Lab, say: Say) -> None:
         if folder != "nova":
             configure(lab, folder, _values(lab, 0))
     lab.inside("etc/hostname").write_text(f"{lab.hostname}\n")
+
+
+def _named(*names: str) -> list[Service]:
+    return [service for service in SERVICES if service.name in names]
 
 
 def _values(lab: Lab, memory_mb: int) -> dict[str, object]:
@@ -146,5 +149,9 @@ def _close(cell: Cell) -> None:
         time.sleep(0.1)
 
 
-def _capacity(lab: Lab) -> str:
-    return f"{lab.vcpus} vCPUs and {lab.memory_mb} MB"
+def _check_capacity(cell: Cell, lab: Lab) -> None:
+    wanted, kept = f"{lab.vcpus} vCPUs and {lab.memory_mb} MB", cell.seen(_CAPACITY)
+    if not kept.exists():
+        kept.write_text(wanted)
+    if (offered := kept.read_text()) != wanted:
+        raise LabFailed(f"the lab is up and offers {offered}: run 'script/lab down' before you give it another size")

@@ -253,6 +253,29 @@ def test_adopted_vms_are_not_deleted_and_own_ones_not_released() -> None:
         engine.service.release("ours")
 
 
+def test_what_sleeps_is_not_let_go_for_its_image_carries_the_mark() -> None:
+    engine = shared()
+    running(engine, "a")
+    engine.settle(3)
+    engine.service.suspend("batch")
+    engine.settle(3)
+    with pytest.raises(Refused, match="resume batch"):
+        engine.service.release("batch")
+    engine.service.resume("batch")
+    engine.settle(3)
+    engine.service.release("batch")
+    assert not engine.service.workloads()
+
+
+def test_an_adopted_workload_that_does_not_fit_the_books_says_so() -> None:
+    engine = shared(vcpus=1)
+    running(engine, "a", "b")
+    engine.settle(3)
+    workload = engine.workload("batch")
+    assert workload.state is WorkloadState.DONE
+    assert "no room" in workload.reason
+
+
 def test_a_host_that_is_not_shared_has_nobody_to_adopt() -> None:
     with pytest.raises(Refused, match="libvirt"):
         EngineOnFakes().service.strangers()

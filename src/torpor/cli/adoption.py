@@ -1,5 +1,6 @@
 """VMs that others made on this host: adopt, release."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ from torpor.cli.quantities import show_mb
 from torpor.cli.session import Json, Session, session
 from torpor.cli.tables import left, name, print_table, right
 from torpor.domain.errors import Invalid
+
+_LOOKED_AT_SECONDS = 3.0
 
 
 def adopt(
@@ -38,7 +41,17 @@ def adopt(
         "protect": protect,
     }  # fmt: skip
     adopted = here.client.post("/v1/adopted", body)
+    adopted = _seen(here, adopted)
     here.print_json(adopted) if as_json else workload_tables.print_arrived(here, adopted)
+
+
+def _seen(here: Session, adopted: Document) -> Document:
+    """As it is once the daemon has looked what its VMs do, which takes a moment."""
+    give_up = time.monotonic() + _LOOKED_AT_SECONDS
+    while adopted["state"] == "done" and adopted["reason"] == "taken in" and time.monotonic() < give_up:
+        time.sleep(0.1)
+        adopted = here.client.get(f"/v1/workloads/{segment(adopted['name'], 'workload')}")
+    return adopted
 
 
 def release(

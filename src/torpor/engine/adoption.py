@@ -88,7 +88,7 @@ class Adopter:
             preemptible=mark.preemptible,
             protect=mark.protect,
             state=WorkloadState.DONE,
-            ran_for=before.ran_for if before else 0.0,
+            ran_for=before.ran(self._parts.clock.now()) if before else 0.0,
             reason="taken in",
             adopted=True,
         )
@@ -151,12 +151,21 @@ class AdoptionRequests:
             return self._records.named(mark.workload)
 
     def release(self, workload: Workload) -> None:
-        """Let go of it and remove its snapshots; its VMs stay as they are. Raises Refused for one that Torpor made."""
+        """Let go of it and remove its snapshots; its VMs stay as they are.
+
+        Raises Refused for one that Torpor made, and for one that is suspended.
+        """
         if not workload.adopted:
             raise Refused(
                 f"workload {workload.name} was not let go",
                 detail="Torpor made its VMs, and nobody else looks after them",
                 remedy=f"`torpor delete {workload.name}` removes it",
+            )
+        if workload.state is WorkloadState.SUSPENDED:
+            raise Refused(
+                f"workload {workload.name} was not let go",
+                detail="it is suspended, and its saved images carry its mark: it would be taken in again",
+                remedy=f"`torpor resume {workload.name}` first, or start its VMs yourself",
             )
         for instance in self._records.instances(workload.id):  # while it is ours: their parts lie beside its disks
             for snapshot in self._parts.snapshots.list(instance.id):

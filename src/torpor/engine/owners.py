@@ -15,6 +15,7 @@ from torpor.engine.records import Records
 from torpor.engine.state_claims import StateClaims
 
 _AT_REST = (WorkloadState.SUSPENDED, WorkloadState.DONE, WorkloadState.FAILED)
+_NO_ROOM = "its VMs run, and the books have no room for them: see `torpor hosts` and `host.vcpus`"
 Seen = Mapping[InstanceId, Observation]
 
 
@@ -175,6 +176,8 @@ class Owners:
     def _started_without_room(self, workload: Workload) -> bool:
         again = workload.state is WorkloadState.SUSPENDED and self._settings.unplanned_start == "suspend"
         self._tell_no_room(workload, "; it is suspended again" if again else "")
+        if not again and workload.reason != _NO_ROOM:
+            self._records.change(workload.id, reason=_NO_ROOM)
         if again:
             begin(self._parts, self._records, OperationKind.SUSPEND, workload, "it was started without room")
             self._records.change(workload.id, held=workload.held)

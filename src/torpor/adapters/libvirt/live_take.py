@@ -63,6 +63,7 @@ class Take:
     standstill: _Standstill = field(default_factory=_Standstill)
     memory_bytes: int = 0
     held: bool = False
+    woken: bool = False
 
     def run(self) -> None:
         """Returns when libvirt is done."""
@@ -118,11 +119,17 @@ class Take:
         )
 
     def let_run(self) -> None:
-        """If it still stands still for us. What can't be asked because it is gone need not be asked."""
-        if self.ran:
-            with suppress(TorporError):
-                if self.vm.state() is BackendState.PAUSED:
-                    self.vm.resume()
+        """If it still stands still for us. What can't be asked because it is gone need not be asked.
+
+        One that stood still before runs for a moment: until it has, QEMU neither saves it again nor writes its disks.
+        """
+        with suppress(TorporError):
+            if self.ran and self.vm.state() is BackendState.PAUSED:
+                self.vm.resume()
+            elif not self.ran and not self.woken:
+                self.woken = True
+                self.vm.resume()
+                self.vm.suspend()
 
     def undo(self) -> None:
         """Nothing is left of the snapshot; a disk that has a layer more goes on in it until that can be merged."""

@@ -49,7 +49,7 @@ class QemuConfig(_Section):
     """Size of TCG's translation buffer."""
     overhead_mb: Annotated[int, Field(ge=0)] = 128
     """QEMU's own memory, claimed for every instance on top of the guest's."""
-    save_threads: Positive = 2
+    save_threads: Positive = 8
     """Threads that read and write memory at a suspension and at an eager restore."""
     codec: Literal["auto", "none", "lz4", "zstd"] = "auto"
     """How saved memory is packed. `auto`: whichever is soonest done with that memory on this disk with these cores."""

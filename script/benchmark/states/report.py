@@ -46,7 +46,9 @@ def show(run: Run, options: Options, console: Console) -> None:
     console.print(figures)
     for failure in run.failures:
         console.print(f"failed: {failure}", markup=False)
-    console.print(f"medians of {options.repeat} rounds, {CHANGED_PERCENT:g} % changed in between; {_words(machine())}")
+    sizes, fills = (", ".join(map(str, sorted(some))) for some in (options.sizes, options.fills))
+    console.print(f"guests of {sizes} MB with {fills} % of random data, {CHANGED_PERCENT:g} % changed in between;")
+    console.print(f"medians of {options.repeat} rounds; {_words(machine())}")
 
 
 def write(run: Run, options: Options, file: Path) -> None:

@@ -13,6 +13,7 @@ from torpor.adapters.config_drive import config_drive_image
 from torpor.adapters.guest.agent import over_socket
 from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.qemu import QemuBackend, QemuSettings, make_backend
+from torpor.config import QemuConfig
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import Codec, Execution, InstanceSpec, NetworkConfig, SavedState
 from torpor.domain.workload import Flavor
@@ -199,6 +200,7 @@ class TorporGuest:
             HostId("local"),
             accelerator="tcg",
             tb_size_mb=TB_SIZE_MB,
+            save_threads=QemuConfig().save_threads,
             codec=codec.value,
             restore="lazy" if self._lazy else "eager",
         )

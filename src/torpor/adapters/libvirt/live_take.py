@@ -40,7 +40,7 @@ class _Standstill:
         """In libvirt's thread."""
         if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and self.stopped_at is None:
             self.stopped_at, self._since = time.time(), time.monotonic()
-        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED and self.stopped_at is not None and not self.runs_on.is_set():
+        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED and self._since and not self.runs_on.is_set():
             self.seconds = time.monotonic() - self._since
             self.runs_on.set()
 
@@ -71,7 +71,8 @@ class Take:
         xml = snapshot_xml(live_xml(self.vm), self.folder.name, self.folder.memory.path, self.overlays)
         domain = self.connection.require(self.vm.id)
         with self.connection.call(f"no snapshot is taken of domain {self.vm.name}") as host:
-            host.domainEventRegisterAny(domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self.standstill.hear, None)
+            if self.ran:  # one that stood still before tells nothing
+                host.domainEventRegisterAny(domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self.standstill.hear, None)
             began = time.time()
             domain.snapshotCreateXML(xml, _FLAGS | live)
             stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)

@@ -4,7 +4,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from lab.openstack.accounts import make_accounts
 from lab.openstack.clouds import ADMIN, ORDINARY, connect, write_clouds
@@ -21,6 +20,7 @@ from openstack.connection import Connection
 
 _CLOSE_SECONDS = 20.0
 _CAPACITY = "/run/lab/capacity"
+_MARK = ".torpor-lab"
 _MADE = "/var/lib/lab"
 Say = Callable[[str], None]
 
@@ -66,18 +66,18 @@ def down(lab: Lab, say: Say, wipe: bool = False) -> None:
         _close(cell)
         cell.end()
         say("all processes have ended")
-    if wipe:
+    if wipe and lab.folder.exists():
+        _check_ours(lab)
         remove_root(lab)
-        shutil.rmtree(lab.guest, ignore_errors=True)
-        for file in (lab.clouds, *lab.folder.glob("*.log")):
-            file.unlink(missing_ok=True)
-        with suppress(OSError):  # somebody else's things are in it
-            lab.folder.rmdir()
-        say(f"{lab.folder} is empty")
+        shutil.rmtree(lab.folder)
+        say(f"{lab.folder} is removed")
 
 
 def _make(lab: Lab, say: Say) -> None:
     lab.folder.mkdir(parents=True, exist_ok=True)
+    if not any(lab.folder.iterdir()):
+        (lab.folder / _MARK).touch()
+    _check_ours(lab)
     lab.folder.chmod(0o755)
     if make_root(lab):
         say("Debian is installed")
@@ -87,6 +87,11 @@ def _make(lab: Lab, say: Say) -> None:
         if folder != "nova":
             configure(lab, folder, _values(lab, 0))
     lab.inside("etc/hostname").write_text(f"{lab.hostname}\n")
+
+
+def _check_ours(lab: Lab) -> None:
+    if not (lab.folder / _MARK).exists():
+        raise LabFailed(f"{lab.folder} has somebody else's things in it: name another --folder")
 
 
 def _named(*names: str) -> list[Service]:

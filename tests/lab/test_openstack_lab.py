@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,18 +23,19 @@ _HOLD = ("VCPU", "MEMORY_MB", "DISK_GB")
 
 
 @contextmanager
-def server(cloud: Connection, network: str = "n1", flavor: str = "g256") -> Iterator[Server]:
-    """A server of the test guest, ACTIVE; deleted afterwards."""
+def server(cloud: Connection, becomes: str = "ACTIVE") -> Iterator[Server]:
+    """A server of the test guest, once it is what it `becomes`; deleted afterwards."""
     compute = cloud.compute
     made = compute.create_server(
         name=f"test-{uuid.uuid4().hex[:8]}",
         image_id=cloud.image.find_image("tiny", ignore_missing=False).id,
-        flavor_id=compute.find_flavor(flavor, ignore_missing=False).id,
-        networks=[{"uuid": cloud.network.find_network(network, ignore_missing=False).id}],
+        flavor_id=compute.find_flavor("g256", ignore_missing=False).id,
+        networks=[{"uuid": cloud.network.find_network("n1", ignore_missing=False).id}],
         config_drive=True,
     )
     try:
-        yield compute.wait_for_server(made, wait=_PATIENCE)
+        failures = [status for status in ("ACTIVE", "ERROR") if status != becomes]
+        yield compute.wait_for_server(made, status=becomes, failures=failures, wait=_PATIENCE)
     finally:
         compute.delete_server(made)
         compute.wait_for_delete(made, wait=_PATIENCE)
@@ -46,6 +47,12 @@ def console(cloud: Connection, made: Server) -> str:
         return str(cloud.compute.get_server_console_output(made)["output"])
     except SDKException:
         return ""
+
+
+def console_when_ready(cloud: Connection, made: Server) -> str:
+    """What the guest has said, once its services listen and it counts; empty before."""
+    text = console(cloud, made)
+    return text if "guest ready" in text and ticks(text) else ""
 
 
 def usages(admin: Connection, lab: Lab) -> dict[str, int]:
@@ -76,12 +83,7 @@ def test_a_suspended_server_keeps_its_claim_and_goes_on_where_it_was(
 ) -> None:
     empty = usages(admin, lab)
     with server(demo) as made:
-        told = wait_until(lambda: console(demo, made), _PATIENCE, "there is a console")
-        told = wait_until(
-            lambda: (text := console(demo, made)) and "guest ready" in text and ticks(text) and text,
-            _PATIENCE,
-            f"the guest is ready: {told[-500:]}",
-        )
+        told = wait_until(lambda: console_when_ready(demo, made), _PATIENCE, "the guest says that it is ready")
         assert f"has {address_of(made)}, hostname {made.name}" in told
         before = ticks(told)[-1]
         booked = usages(admin, lab)
@@ -102,6 +104,15 @@ def test_a_suspended_server_keeps_its_claim_and_goes_on_where_it_was(
         assert after[1] == before[1], "it was not booted again"
         assert after[0] > before[0]
     wait_until(lambda: usages(admin, lab) == empty, _PATIENCE, "the books are as they were before")
+
+
+def test_a_full_host_has_no_place_even_while_one_of_its_servers_is_suspended(lab: Lab, demo: Connection) -> None:
+    with ExitStack() as servers:
+        first, *_ = [servers.enter_context(server(demo)) for _ in range(lab.vcpus)]
+        demo.compute.suspend_server(first)
+        demo.compute.wait_for_server(first, status="SUSPENDED", wait=_PATIENCE)
+        with server(demo, becomes="ERROR") as refused:
+            assert "No valid host" in demo.compute.get_server(refused.id).fault["message"]
 
 
 def test_this_machine_sees_no_more_of_it_than_the_end_of_a_cable(lab: Lab, demo: Connection) -> None:

@@ -56,6 +56,7 @@ def _suspensions(record: Record, biggest: Cell, large: Sequence[Cell]) -> Figure
         "second_suspend_vs_managedsave_eager": record.ratio(biggest, _MANAGED_SAVE, eagerly),
         "second_suspend_bytes_share": record.ratio(biggest, lazy_bytes, first_bytes),
         "second_suspend_bytes_share_eager": record.ratio(biggest, eager_bytes, first_bytes),
+        "dd_vs_managedsave": _worst(large, lambda cell: record.ratio(cell, _MANAGED_SAVE, _DD_WRITE)),
     }
 
 
@@ -73,6 +74,7 @@ def _restores(record: Record, biggest: Cell, large: Sequence[Cell]) -> Figures:
         "lazy_read_all_vs_virsh": record.ratio(biggest, read_all, lazy_read_all),
         "eager_restore_vs_dd": _worst(large, lambda cell: record.ratio(cell, _DD_READ, _EAGER)),
         "eager_restore_vs_virsh_start": _worst(large, lambda cell: record.ratio(cell, _VIRSH_START, _EAGER)),
+        "dd_vs_virsh_start": _worst(large, lambda cell: record.ratio(cell, _VIRSH_START, _DD_READ)),
     }
 
 

@@ -44,6 +44,8 @@ class Owners:
 
     def follow(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
         """Make the records say what is there. Returns whether that was a change, so that nothing else is to be done."""
+        if any(i.id in seen and seen[i.id].state is BackendState.LOADING for i in instances):
+            return True  # somebody is starting it: what came of that is seen once it is loaded
         standing = [self._standing(i, seen) for i in instances]
         if workload.state is WorkloadState.ACTIVE:
             return self._follow_active(workload, instances, standing, seen)

@@ -118,7 +118,7 @@ def test_from_an_existing_host_to_a_preemption_and_back(site: Site) -> None:
     torpor = site.torpor
     listed = {vm["name"]: vm for vm in torpor.json("adopt")["vms"]}
     assert {"alpha", "beta"} <= listed.keys()
-    assert (listed["alpha"]["workload"], listed["alpha"]["unfit"]) == (None, "")
+    assert (listed["alpha"]["workload"], listed["alpha"]["unfit"]) == ("", "")
 
     torpor.ok("adopt", "alpha", "beta", "--workload", "pair", "--preemptible")
     torpor.wait_state("pair", "active")
@@ -240,7 +240,6 @@ def test_no_command_touches_a_neighbour(site: Site, neighbours: Sequence[Instanc
     torpor.wait_ready()
     for name in ("n-running", "n-saved", "n-off", *neighbours):
         every_request(torpor, name)
-    torpor.wait_state("ours", "active")
     for name in ("ours", "n-running", "n-saved", "n-off"):
         torpor.cli("delete", name, "--yes")
     assert state_of(site, neighbours) == before

@@ -37,6 +37,9 @@ def _describe_states(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=int, default=default.repeat, help="rounds; medians are of so many")
     parser.add_argument("--only", type=_parts, default=default.only, help=f"some of {','.join(PARTS)}")
     parser.add_argument("--codecs", type=_codecs, default=default.codecs, help="some of none,lz4,zstd")
+    parser.add_argument(
+        "--packed-up-to", type=int, default=default.packed_up_to, help="larger guests, MB, are not packed"
+    )
     parser.add_argument("--flips", type=int, default=default.flips, help="single bits to flip in saved states")
     parser.add_argument("--folder", type=Path, default=default.folder, help="on the disk that is to be measured")
 
@@ -76,6 +79,7 @@ def _states(arguments: argparse.Namespace, console: Console) -> int:
         repeat=arguments.repeat,
         only=arguments.only,
         codecs=arguments.codecs,
+        packed_up_to=arguments.packed_up_to,
         flips=arguments.flips,
         folder=arguments.folder,
     )

@@ -62,6 +62,8 @@ def write(run: Run, options: Options, file: Path) -> None:
             "fills_percent": list(options.fills),
             "repeat": options.repeat,
             "only": list(options.only),
+            "codecs": [codec.value for codec in options.codecs],
+            "packed_up_to_mb": options.packed_up_to,
             "changed_percent": CHANGED_PERCENT,
             "bit_flips": run.flips.made if run.flips else 0,
         },

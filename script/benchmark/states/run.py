@@ -24,7 +24,6 @@ from torpor.domain.instance import Codec
 
 CONTENDERS = ("torpor", "virsh", "qemu", "dd")
 PARTS = (*CONTENDERS, "running", "gang", "flips")
-_PACKED_MB = 1024
 Say = Callable[[str], None]
 
 
@@ -38,7 +37,9 @@ class Options:
     only: Sequence[str] = PARTS
     codecs: Sequence[Codec] = (Codec.LZ4, Codec.ZSTD, Codec.NONE)
     formats: Sequence[str] = ("lzop",)
-    """Of `virsh save`, beside raw; for guests of up to 1 GB, which show that packing random data does not pay."""
+    """Of `virsh save`, beside raw."""
+    packed_up_to: int = 1024
+    """MiB: larger guests are not packed. What packing costs and gains shows in the small ones."""
     flips: int = 1000
     folder: Path = Path("/var/tmp")
 
@@ -48,6 +49,9 @@ class Options:
         *others, largest = sorted(self.sizes)
         sizes = [largest, *others]
         return [Cell(size, fill) for fill in sorted(self.fills, reverse=True) for size in sizes]
+
+    def packs(self, cell: Cell) -> bool:
+        return cell.memory_mb <= self.packed_up_to
 
 
 @dataclass
@@ -106,9 +110,9 @@ def _make(
 ) -> Contender:
     match name:
         case "torpor":
-            return TorporVm(bench, cell, options.codecs)
+            return TorporVm(bench, cell, [c for c in options.codecs if c is Codec.NONE or options.packs(cell)])
         case "virsh":
-            return LibvirtVm(bench, cell, options.formats if cell.memory_mb <= _PACKED_MB else ())
+            return LibvirtVm(bench, cell, options.formats if options.packs(cell) else ())
         case "qemu":
             return PlainVm(bench, cell)
         case _:

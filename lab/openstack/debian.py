@@ -27,7 +27,8 @@ _TEMPLATES = Path(__file__).with_name("etc")
 _STAMP = "packages.stamp"
 _ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 """What is mounted in the root while it is made is nobody else's to see, and is gone whatever happens."""
-_WITHOUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+_WITHOUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/bin/py3compile")
+"""Without the last, Python compiles what is used when it is used, not thousands of files that never are."""
 
 
 def make_root(lab: Lab) -> bool:

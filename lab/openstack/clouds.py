@@ -1,11 +1,15 @@
 """The file that says how to reach the lab, as openstacksdk, the openstack command and Torpor read it."""
 
 import openstack
+from keystoneauth1.exceptions import ClientException
 from lab.openstack.services import KEYSTONE
 from lab.openstack.settings import PASSWORD, REGION, Lab
 from openstack.connection import Connection
+from openstack.exceptions import SDKException
 from openstack.identity.v3._proxy import Proxy as Identity
 
+API_FAILURES = (SDKException, ClientException)
+"""What openstacksdk raises of its own, and what it lets through of the library that it logs in with."""
 ADMIN = "lab-admin"
 SERVICE_ACCOUNT = "lab-torpor"
 ORDINARY = ("lab-demo", "lab-demo2")

@@ -20,6 +20,7 @@ _SPAWN = 'setsid "$@" >>/var/log/lab/$0.log 2>&1 </dev/null & echo $! >/run/lab/
 _MARK = "torpor-lab"
 _LISTENING = "0A"
 _START_SECONDS = 30.0
+_END_SECONDS = 30.0
 
 
 class Cell:
@@ -66,7 +67,9 @@ class Cell:
             return
         inside = self.processes()
         self.first.kill()
-        psutil.wait_procs(inside, timeout=_START_SECONDS)
+        psutil.wait_procs(inside, timeout=_END_SECONDS)
+        # The kernel would remove it too, but in its own time, and the name may be wanted at once.
+        subprocess.run(["ip", "link", "delete", self._lab.interface], capture_output=True, check=False)
         self._first = None
 
     def processes(self) -> list[psutil.Process]:

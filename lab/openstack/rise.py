@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from lab.openstack.accounts import make_accounts
 from lab.openstack.clouds import ADMIN, ORDINARY, connect, write_clouds
@@ -44,9 +45,8 @@ def up(lab: Lab, say: Say) -> None:
 
     running.start(_named("keystone"))
     running.wait(_named("keystone"))
-    write_clouds(lab)
     _once(lab, say, "accounts", lambda: make_accounts(connect(lab, ADMIN), lab))
-    running.start(CONTROL)  # Nova's want to log in at once, or end
+    running.start(CONTROL)  # not before, for Nova's end when they can't log in
     admin = connect(lab, ADMIN)
     running.wait([service for service in CONTROL if isinstance(service.ready, Listens)])
     list(admin.network.networks())  # Neutron 21 answers its first query with an error if that is for ports
@@ -87,6 +87,7 @@ def _make(lab: Lab, say: Say) -> None:
         if folder != "nova":
             configure(lab, folder, _values(lab, 0))
     lab.inside("etc/hostname").write_text(f"{lab.hostname}\n")
+    write_clouds(lab)
 
 
 def _check_ours(lab: Lab) -> None:
@@ -147,7 +148,7 @@ def _wait_capacity(admin: Connection, lab: Lab) -> None:
 
 def _close(cell: Cell) -> None:
     pids = [str(pid) for pid in map(cell.pid, KEEPERS) if pid is not None]
-    if pids:
+    with suppress(LabFailed):  # one may just have ended
         cell.run("kill", *pids)
     give_up = time.monotonic() + _CLOSE_SECONDS
     while any(map(cell.pid, KEEPERS)) and time.monotonic() < give_up:

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from lab.openstack.clouds import API_FAILURES
 from lab.openstack.failure import LabFailed
 from lab.openstack.namespaces import Cell
 from lab.openstack.services import Listens, Reports, Service, Socket
 from openstack.connection import Connection
-from openstack.exceptions import SDKException
 
 _PATIENCE_SECONDS = 600.0
 """On a busy machine with two cores, and everything started at once."""
@@ -59,7 +59,7 @@ class Running:
                 times = [s.updated_at for s in admin.compute.services(binary=program) if s.state == "up"]
             else:
                 times = [a.last_heartbeat_at for a in admin.network.agents(binary=program) if a.is_alive]
-        except SDKException:  # an API that is up may still be without what it needs itself
+        except API_FAILURES:  # an API that is up may still be without what it needs itself
             return None
         return max((datetime.fromisoformat(text).replace(tzinfo=UTC) for text in times if text), default=None)
 

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from lab.openstack.clouds import ADMIN, connect, identity_of
+from lab.openstack.clouds import ADMIN, API_FAILURES, connect, identity_of
 from lab.openstack.debian import versions
 from lab.openstack.namespaces import Cell
 from lab.openstack.running import Running
 from lab.openstack.services import SERVICES
 from lab.openstack.settings import Lab
 from openstack.connection import Connection
-from openstack.exceptions import SDKException
 
 _SHOWN = ("keystone", "glance-api", "placement-api", "nova-compute", "neutron-server", "libvirt-daemon-system",
           "qemu-system-x86", "mariadb-server", "rabbitmq-server")  # fmt: skip
@@ -30,14 +29,13 @@ def report(lab: Lab) -> Iterator[str]:
         return
     admin = connect(lab, ADMIN)
     yield from _services(cell, admin)
-    with suppress(SDKException):
-        yield from _endpoints(admin)
     found = versions(lab)
     yield "versions: " + ", ".join(f"{package} {found[package]}" for package in _SHOWN if package in found)
     try:
+        yield from _endpoints(admin)
         yield from _usage(admin, lab)
         yield from _servers(admin)
-    except SDKException as error:
+    except API_FAILURES as error:
         yield f"the APIs do not answer: {error}"
     yield f"takes {_memory_mb(cell)} MB of memory and {_disk_mb(lab)} MB of disk"
     yield f"use: export OS_CLIENT_CONFIG_FILE={lab.clouds} OS_CLOUD={ADMIN}"

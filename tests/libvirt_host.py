@@ -24,7 +24,7 @@ from torpor.adapters.libvirt import LibvirtSettings
 from torpor.adapters.libvirt.backend import make_backend
 from torpor.adapters.libvirt.layout import InstanceFolder
 from torpor.adapters.libvirt.managed_saves import Image
-from torpor.domain.errors import TorporError
+from torpor.domain.errors import TimedOut, TorporError
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec
 
@@ -100,9 +100,17 @@ class LibvirtBench:
         self.hypervisor.run_on(spec.id)
 
     def _agent(self, id: InstanceId, command: str, **arguments: object) -> Any:
+        """Right after a restore libvirt has not heard of the agent yet."""
         question = json.dumps({"execute": command, "arguments": arguments})
-        with self.backend.connection.call("the guest agent does not answer"):
-            return json.loads(libvirt_qemu.qemuAgentCommand(self.domain(id), question, 10, 0))["return"]
+        give_up = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                with self.backend.connection.call("the guest agent does not answer"):
+                    return json.loads(libvirt_qemu.qemuAgentCommand(self.domain(id), question, 10, 0))["return"]
+            except TimedOut as error:
+                if "not connected" not in str(error) or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.1)
 
     def _status(self, id: InstanceId) -> Any:
         try:

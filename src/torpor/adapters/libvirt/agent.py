@@ -14,6 +14,7 @@ from typing import Any
 
 import libvirt
 import libvirt_qemu
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
 
 from torpor.adapters.libvirt.connection import Connection
 from torpor.adapters.libvirt.domain_xml import tag_in
@@ -23,8 +24,10 @@ from torpor.domain.ids import InstanceId
 
 _COMMAND_TIMED_OUT = 112
 """VIR_ERR_AGENT_COMMAND_TIMEOUT, which bindings for an older libvirt have no name for."""
+_CONNECTED_SECONDS = 2.0
+"""How long libvirt may take to notice the agent of a guest that has just run on."""
+_KNOCK_SECONDS = 0.1
 _SILENCE = (
-    libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
     libvirt.VIR_ERR_AGENT_UNSYNCED,
     libvirt.VIR_ERR_OPERATION_TIMEOUT,
     libvirt.VIR_ERR_OPERATION_INVALID,  # the domain does not run
@@ -32,6 +35,10 @@ _SILENCE = (
     libvirt.VIR_ERR_NO_DOMAIN,
     _COMMAND_TIMED_OUT,
 )
+
+
+class _NotConnected(AgentSilent):
+    """libvirt has not heard yet that the agent holds its end of the channel, as right after a restore; or has none."""
 
 
 class AgentConversation:
@@ -65,6 +72,8 @@ class AgentConversation:
 def _told(command: str, error: libvirt.libvirtError) -> AgentSilent | AgentRefused | None:
     """What libvirt says of the agent; None where it is about something else."""
     code, of_the_domain = error.get_error_code(), error.get_error_domain() == libvirt.VIR_FROM_QEMU
+    if code == libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
+        return _silent(reason(error), _NotConnected)
     if code in _SILENCE or (of_the_domain and code != libvirt.VIR_ERR_INTERNAL_ERROR):
         return _silent(reason(error))
     if not of_the_domain:
@@ -91,14 +100,20 @@ def through_libvirt(
         if not marked:
             raise _silent("the domain carries no mark of Torpor's, and is left alone")
         conversation = AgentConversation(connection, domain)
-        conversation.ask("guest-ping", ping_seconds)
+        knock = Retrying(
+            retry=retry_if_exception_type(_NotConnected),
+            wait=wait_fixed(_KNOCK_SECONDS),
+            stop=stop_before_delay(_CONNECTED_SECONDS),
+            reraise=True,
+        )
+        knock(conversation.ask, "guest-ping", ping_seconds)
         yield conversation
 
     return converse
 
 
-def _silent(why: str) -> AgentSilent:
-    return AgentSilent(
+def _silent(why: str, kind: type[AgentSilent] = AgentSilent) -> AgentSilent:
+    return kind(
         "the guest agent does not answer",
         detail=why,
         remedy="have qemu-guest-agent in the guest and its channel in the domain, or wait until it has booted",

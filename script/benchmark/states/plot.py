@@ -62,7 +62,8 @@ def _panel(axes: Axes, record: Record, fill: int, lines: tuple[tuple[str, Side, 
         medians = [record.median(Cell(size, fill), side) for size in sizes]
         places = [at + (n - (len(lines) - 1) / 2) * width for at in range(len(sizes))]
         axes.bar(places, [value or 0 for value in medians], width, label=label, color=colour)
-    axes.set_yscale("log")
+    if axes.patches and max(bar.get_height() for bar in axes.patches) > 0:
+        axes.set_yscale("log")
     axes.set_ylim(bottom=_LEAST_SECONDS)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")

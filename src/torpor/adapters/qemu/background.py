@@ -158,8 +158,8 @@ def _await_held(pid: int, before: set[Path]) -> None:
     Best effort: what it has still to touch later, the guest stands still for.
     """
     give_up, asleep = time.monotonic() + _TOUCH_SECONDS, 0
-    while asleep < _LOOKS and time.monotonic() < give_up:
-        states = {_state(thread) for thread in _threads(pid) - before}
+    while asleep < _LOOKS and time.monotonic() < give_up and (threads := _threads(pid)):
+        states = {_state(thread) for thread in threads - before}
         asleep = asleep + 1 if states == {"S"} else 0
         time.sleep(_LOOK_SECONDS)
 

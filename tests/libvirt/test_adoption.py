@@ -21,6 +21,8 @@ from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import BackendState, Instance, InstanceSpec
 from torpor.domain.workload import Flavor
 
+pytestmark = pytest.mark.slow
+
 SMALL = Flavor(1, 32)
 PCI_CARD = (
     "<hostdev mode='subsystem' type='pci'>"

@@ -23,6 +23,8 @@ from torpor.domain.errors import AgentRefused, AgentSilent, BackendFailed
 from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import Instance
 
+pytestmark = pytest.mark.slow
+
 STATIC_MAC, LEASED_MAC, LOOSE_MAC = "52:54:00:10:50:01", "52:54:00:10:50:02", "52:54:00:10:50:03"
 STATIC, STATIC_GATEWAY = "10.105.0.7", "10.105.0.1"
 NO_DHCP = """

@@ -16,6 +16,8 @@ from tests.vms import ignore, new_spec
 from torpor.domain.errors import BackendFailed, InstanceGone, MissingPart, TorporError
 from torpor.domain.instance import BackendState, InstanceSpec, StateStatus
 
+pytestmark = pytest.mark.slow
+
 WHOLE, SPENT = StateStatus.WHOLE, StateStatus.SPENT
 FILL_MB = 40
 

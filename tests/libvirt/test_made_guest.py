@@ -27,6 +27,8 @@ from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import Instance, InstanceSpec, NetworkConfig
 from torpor.domain.workload import Flavor
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = LibvirtNetworkSettings("torpor-made", "torpor-tl4", IPv4Network("10.106.0.0/24"))
 ADDRESS, MAC = "10.106.0.5", "52:54:00:10:60:05"
 ID = InstanceId(str(uuid.uuid4()))

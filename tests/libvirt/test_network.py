@@ -17,6 +17,8 @@ from torpor.adapters.libvirt.network import LibvirtNetwork
 from torpor.adapters.libvirt.network_xml import LibvirtNetworkSettings
 from torpor.domain.errors import Conflict
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = LibvirtNetworkSettings("torpor-test", "torpor-tl0", IPv4Network("10.104.0.0/24"))
 GATEWAY = "10.104.0.1"
 GUEST = "torpor-test-lg"

@@ -21,7 +21,7 @@ from torpor.domain.errors import Conflict, InstanceGone, NotFound, Refused, Stat
 from torpor.domain.instance import BackendState, InstanceSpec, StateStatus
 from torpor.ports import Disk, Kernel
 
-pytestmark = pytest.mark.timeout(900)  # guests boot slowly on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # guests boot slowly on a busy machine
 DISK_BYTES = 64 << 20
 
 
@@ -420,7 +420,6 @@ def test_disks_that_can_not_be_frozen_are_refused(host: Host) -> None:
     assert (host.layers(first), host.layers(second)) == ([], [])
 
 
-@pytest.mark.slow
 def test_going_back_converges_wherever_it_was_cut_off(host: Host) -> None:
     spec = host.running()
     host.write(spec, "before")
@@ -447,7 +446,6 @@ def test_going_back_converges_wherever_it_was_cut_off(host: Host) -> None:
     assert host.kept(spec) == ["s1"]
 
 
-@pytest.mark.slow
 def test_a_snapshot_that_was_cut_off_leaves_nothing(host: Host) -> None:
     spec = host.running()
     for calls in range(1, 100):
@@ -467,7 +465,6 @@ def test_a_snapshot_that_was_cut_off_leaves_nothing(host: Host) -> None:
     assert 5 < calls < 99
 
 
-@pytest.mark.slow
 def test_removal_converges_wherever_it_was_cut_off(host: Host) -> None:
     spec = host.running()
     for calls in range(1, 100):

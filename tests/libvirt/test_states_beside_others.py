@@ -13,6 +13,8 @@ from torpor.domain.adoption import Mark
 from torpor.domain.errors import Conflict, InstanceGone, NoRoomForState, StateDamaged, TimedOut, TorporError
 from torpor.domain.instance import BackendState, InstanceSpec, StateStatus
 
+pytestmark = pytest.mark.slow
+
 WHOLE, SPENT = StateStatus.WHOLE, StateStatus.SPENT
 
 

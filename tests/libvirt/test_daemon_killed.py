@@ -9,14 +9,8 @@ from tests.installation import Installation, installation
 from private_libvirtd import LibvirtHost
 from torpor.domain.operation import OperationKind, StepKind
 
-TOUCH_LIBVIRT = (
-    StepKind.PAUSE,
-    StepKind.SAVE,
-    StepKind.RELEASE_MEMORY,
-    StepKind.RESTORE,
-    StepKind.SPEND,
-    StepKind.RUN_ON,
-)
+QUICK = (StepKind.SAVE, StepKind.SPEND)
+"""Where it matters most: an image is written of a guest that was there, and removed of one that is about to run."""
 """Of these one moment is in the fast run: the act has happened, and nobody has noted it."""
 LEFT_OUT = "recorded"
 """Of this moment nothing is to be seen from outside that the next step's intent does not show as well."""
@@ -44,7 +38,7 @@ def at_every_point(kind: OperationKind) -> pytest.MarkDecorator:
     for point in points(kind):
         step, moment, instance = point
         if moment != LEFT_OUT:
-            fast = step in TOUCH_LIBVIRT and moment == "acted"
+            fast = step in QUICK and moment == "acted"
             name = f"{step}-{moment}" + ("-of-the-second" if instance else "")
             chosen.append(pytest.param(point, marks=() if fast else pytest.mark.slow, id=name))
     return pytest.mark.parametrize("point", chosen)

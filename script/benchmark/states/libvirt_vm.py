@@ -78,12 +78,12 @@ class LibvirtVm:
         self._formats = formats
         self._folder = folder = bench.folder / "v"
         self._host = LibvirtHost(folder)
+        self._host.use("raw")  # it makes the folder
         self._console = folder / "console.log"
         self._console.touch()
         self._file = folder / "saved"
         self._talk = Talk(_Shell(self._host))
         self._asleep = False
-        self._host.use("raw")
         self._host.virsh("define", str(self._described(bench, folder)))
 
     def take_turn(self, turn: Turn) -> None:

@@ -146,7 +146,7 @@ def test_killed_with_the_daemon_just_after_it_ran_on(torpor: Installation, gang:
     torpor.ok("suspend", "gang")
     victim = torpor.show("gang")["instances"][dies]["id"]
     torpor.kill()
-    torpor.start(["-m", "tests.crash.daemon_that_dies", "{config}", "resume", "run-on", "acted"])
+    torpor.start(["-m", "tests.crash.daemon_that_dies", "{config}", "resume", "run-on", "acted", "0"])
     torpor.wait_ready()
     torpor.cli("resume", "gang", "--no-wait")
     assert torpor.wait_dead() == -9

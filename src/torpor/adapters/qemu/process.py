@@ -84,8 +84,30 @@ class QemuProcess:
         return bool(waiting.poll(timeout * 1000))
 
 
-def running(layout: Layout) -> Mapping[InstanceId, QemuProcess]:
-    """Every QEMU process that was started for an instance below this state directory."""
+class Processes:
+    """The QEMU processes that run for the instances below one state directory."""
+
+    def __init__(self, layout: Layout, patience: float = 5.0) -> None:
+        """`patience`: seconds to wait for one that is dying."""
+        self._layout = layout
+        self._patience = patience
+        self._seen: Mapping[InstanceId, QemuProcess] = {}
+
+    def running(self) -> Mapping[InstanceId, QemuProcess]:
+        """Every one of them, those that dying takes long included.
+
+        A process loses its arguments with its memory, before its files and their locks: one that was seen before
+        and is not found any more is waited for, lest its disk be used beside it.
+        """
+        found = _found(self._layout)
+        for id, process in self._seen.items():
+            if id not in found and not process.wait_gone(self._patience):
+                found[id] = process
+        self._seen = found
+        return found
+
+
+def _found(layout: Layout) -> dict[InstanceId, QemuProcess]:
     marker = os.fsencode(f"{layout.instances_dir}/")
     found: dict[InstanceId, QemuProcess] = {}
     for entry in Path("/proc").iterdir():

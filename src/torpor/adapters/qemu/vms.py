@@ -16,7 +16,7 @@ from torpor.adapters.qemu.command_line import NETDEV, Incoming, Machine
 from torpor.adapters.qemu.installed import Choice, InstalledQemu, choose_accelerator
 from torpor.adapters.qemu.layout import InstanceFolder, Layout
 from torpor.adapters.qemu.network import Tap
-from torpor.adapters.qemu.process import QemuProcess, launch, log_tail, running
+from torpor.adapters.qemu.process import Processes, QemuProcess, launch, log_tail
 from torpor.adapters.qemu.qmp import DEFAULT_TIMEOUT, MonitorLost, Monitors
 from torpor.adapters.qemu.ram import parse_address
 from torpor.adapters.qemu.settings import QemuSettings
@@ -131,6 +131,7 @@ class Vms:
         self.monitors = monitors
         self._images = images
         self._taps = taps
+        self._processes = Processes(layout)
         self._locks: WeakValueDictionary[InstanceId, threading.RLock] = WeakValueDictionary()
         self._guard = threading.Lock()
 
@@ -148,7 +149,7 @@ class Vms:
 
     def find(self, instance: InstanceId) -> Vm | None:
         """The instance's VM, if it has a process."""
-        process = running(self.layout).get(instance)
+        process = self._processes.running().get(instance)
         return self._vm(instance, process) if process else None
 
     def require(self, instance: InstanceId) -> Vm:
@@ -159,7 +160,7 @@ class Vms:
         return vm
 
     def all(self) -> list[Vm]:
-        return [self._vm(id, process) for id, process in running(self.layout).items()]
+        return [self._vm(id, process) for id, process in self._processes.running().items()]
 
     def accelerator(self) -> Choice:
         return choose_accelerator(self.settings.accelerator)

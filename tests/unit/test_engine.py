@@ -377,6 +377,19 @@ def test_taken_names_are_refused(engine: EngineOnFakes) -> None:
         engine.run("batch-1")
 
 
+def test_a_run_that_is_still_being_undone_is_not_begun_again(engine: EngineOnFakes) -> None:
+    engine.world.faults.fail("boot", after_act=True, times=1)
+    engine.world.faults.fail("erase", times=2)
+    engine.run("a")
+    for _ in range(20):
+        engine.queue.tick()
+        assert not engine.journal.open() or len(engine.journal.recent(10)) == 1
+        engine.clock.advance(0.5)
+    engine.settle(5)
+    assert engine.state("a") is WorkloadState.ACTIVE
+    engine.check_laws()
+
+
 def test_a_boot_that_keeps_failing_makes_the_workload_failed_with_nothing_held(engine: EngineOnFakes) -> None:
     engine.world.faults.fail("boot", times=10)
     engine.run("broken")

@@ -344,6 +344,94 @@ def test_a_gang_of_which_somebody_started_a_part_comes_back_whole() -> None:
     engine.check_laws()
 
 
+def test_a_gang_that_can_not_come_back_whole_is_left_as_its_owner_has_it_and_tried_again() -> None:
+    engine = shared()
+    one, other = running(engine, "a", "b")
+    engine.settle(3)
+    nonces = engine.nonces("batch")
+    engine.service.suspend("batch")
+    engine.settle(3)
+    engine.world.faults.fail("restore", one, times=2)
+    engine.owner.start(other)
+    assert rounds_at_once(engine) < 3
+    assert not engine.journal.open()
+    assert engine.state("batch") is WorkloadState.SUSPENDED
+    assert used(engine) == (1, 1024 + OVERHEAD_MB), "what runs stays in the books"
+    engine.settle(20)
+    assert engine.state("batch") is WorkloadState.ACTIVE
+    assert engine.nonces("batch") == nonces
+    engine.check_laws()
+
+
+def test_what_was_started_alone_and_saved_again_holds_nothing() -> None:
+    engine = shared()
+    one, other = running(engine, "a", "b")
+    engine.settle(3)
+    engine.service.suspend("batch")
+    engine.settle(3)
+    engine.world.faults.fail("restore", one)
+    engine.owner.start(other)
+    rounds_at_once(engine)
+    assert used(engine) == (1, 1024 + OVERHEAD_MB)
+    engine.owner.save(other)
+    assert rounds_at_once(engine) < 3
+    assert used(engine) == (0, 0)
+    engine.check_laws()
+
+
+def test_one_that_was_started_alone_and_died_is_a_failure_that_says_so() -> None:
+    engine = shared()
+    engine.run("ours", count=2)
+    engine.settle(3)
+    engine.service.suspend("ours")
+    engine.settle(3)
+    _, other = engine.ids("ours")
+    engine.owner.start(other)
+    engine.world.faults.kill(other)
+    engine.service.resume("ours")
+    engine.settle(20)
+    assert not engine.journal.open()
+    assert engine.state("ours") is WorkloadState.FAILED
+    assert used(engine) == (0, 0)
+    engine.check_laws()
+
+
+def rounds_at_once(engine: EngineOnFakes, most: int = 10) -> int:
+    """How many rounds follow each other without a pause, for each does something; `most` where they never end."""
+    return next((n for n in range(most) if not engine.queue.tick()), most)
+
+
+def test_a_rest_that_can_not_follow_is_tried_again_at_its_time_and_not_all_the_time() -> None:
+    engine = shared()
+    _, other = running(engine, "a", "b")
+    engine.settle(3)
+    engine.world.faults.disk_full = True
+    engine.owner.save(other)
+    assert rounds_at_once(engine) < 3
+    for _ in range(30):
+        engine.clock.advance(60.0)
+        assert rounds_at_once(engine) < 3
+        assert engine.state("batch") is WorkloadState.ACTIVE
+    engine.world.faults.clear()
+    engine.clock.advance(60.0)
+    engine.settle(5)
+    assert engine.state("batch") is WorkloadState.SUSPENDED
+    engine.check_laws()
+
+
+def test_a_suspension_without_room_that_fails_is_tried_again_at_its_time() -> None:
+    engine, id = full("suspend")
+    engine.world.faults.disk_full = True
+    engine.owner.start(id)
+    for _ in range(2):
+        assert rounds_at_once(engine) < 3
+        engine.clock.advance(60.0)
+    engine.world.faults.clear()
+    engine.settle(5)
+    assert engine.state("batch") is WorkloadState.SUSPENDED
+    engine.check_laws()
+
+
 def full(unplanned_start: str) -> tuple[EngineOnFakes, InstanceId]:
     """`batch` sleeps, and `urgent` has its room."""
     engine = shared(unplanned_start=unplanned_start)

@@ -42,19 +42,23 @@ class Owners:
         self._claims = StateClaims(parts, settings)
         self._told: set[tuple[str, str]] = set()
 
-    def follow(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
-        """Make the records say what is there. Returns whether that was a change, so that nothing else is to be done."""
+    def follow(self, workload: Workload, instances: Sequence[Instance], put_off: bool, seen: Seen) -> bool:
+        """Make the records say what is there. Returns whether that was a change, so that nothing else is to be done.
+
+        A gang of which its owner saved or started a part is made whole; where the last try failed a moment ago
+        (`put_off`), it stays as it is for now.
+        """
         if any(i.id in seen and seen[i.id].state is BackendState.LOADING for i in instances):
             return True  # somebody is starting it: what came of that is seen once it is loaded
         standing = [self._standing(i, seen) for i in instances]
         if workload.state is WorkloadState.ACTIVE:
-            return self._follow_active(workload, instances, standing, seen)
+            return self._follow_active(workload, instances, standing, put_off, seen)
         if workload.state not in _AT_REST:
             return False
         if standing and all(s is Standing.RUNS for s in standing):
             return self._runs_again(workload, instances, seen)
         if workload.state is WorkloadState.SUSPENDED:
-            return self._follow_suspended(workload, instances, standing, seen)
+            return self._follow_suspended(workload, instances, standing, put_off, seen)
         if workload.adopted and standing and all(s is Standing.SAVED for s in standing):
             self._record_saved(workload, instances)
             return True
@@ -125,31 +129,40 @@ class Owners:
     # --- what happened ---
 
     def _follow_active(
-        self, workload: Workload, instances: Sequence[Instance], standing: Sequence[Standing], seen: Seen
+        self, workload: Workload, instances: Sequence[Instance], standing: Sequence[Standing], put_off: bool, seen: Seen
     ) -> bool:
         if all(s is Standing.SAVED for s in standing):
             self._record_saved(workload, instances)
             return True
         saved = [i.name for i, s in zip(instances, standing, strict=True) if s is Standing.SAVED]
         if saved and all(s in (Standing.SAVED, Standing.RUNS) for s in standing):
+            if put_off:
+                return True
             why = f"somebody saved {', '.join(saved)}"
             self._records.event("gang-half-saved", workload.name, f"{why}: the rest of {workload.name} follows.")
             begin(self._parts, self._records, OperationKind.SUSPEND, workload, why)
             self._records.change(workload.id, held=True)
             return True
         if all(s is Standing.RUNS for s in standing) and not self._claim(workload, instances, seen):
+            if 0 < workload.attempts < self._settings.max_attempts and not put_off:
+                return self._started_without_room(workload)  # its suspension has failed
             self._tell_no_room(workload)
         return False
 
     def _follow_suspended(
-        self, workload: Workload, instances: Sequence[Instance], standing: Sequence[Standing], seen: Seen
+        self, workload: Workload, instances: Sequence[Instance], standing: Sequence[Standing], put_off: bool, seen: Seen
     ) -> bool:
         lost = [i.name for i, s in zip(instances, standing, strict=True) if s in (Standing.OFF, Standing.GONE)]
         if lost:
             self._record_lost(workload, lost)
             return True
-        if all(s is Standing.SAVED for s in standing) or workload.attempts >= self._settings.max_attempts:
+        if all(s is Standing.SAVED for s in standing):
+            self._release_saved(instances)
             return False
+        if workload.attempts >= self._settings.max_attempts:
+            return False
+        if put_off:
+            return True
         if self._claim(workload, instances, seen):
             started = [i.name for i, s in zip(instances, standing, strict=True) if s is Standing.RUNS]
             why = f"somebody started {', '.join(started)}"
@@ -157,6 +170,12 @@ class Owners:
             begin(self._parts, self._records, OperationKind.RESUME, workload, why)
             return True
         return self._started_without_room(workload)
+
+    def _release_saved(self, instances: Sequence[Instance]) -> None:
+        """What one of them held that had been started alone, and was saved again."""
+        held = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
+        if saved := [i.id for i in instances if i.id in held]:
+            self._parts.ledger.release(saved, [ClaimKind.COMPUTE])
 
     def _runs_again(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
         if not self._claim(workload, instances, seen):
@@ -176,7 +195,8 @@ class Owners:
         return True
 
     def _started_without_room(self, workload: Workload) -> bool:
-        again = workload.state is WorkloadState.SUSPENDED and self._settings.unplanned_start == "suspend"
+        rests = (WorkloadState.DONE, WorkloadState.FAILED)
+        again = workload.state not in rests and self._settings.unplanned_start == "suspend"
         self._tell_no_room(workload, "; it is suspended again" if again else "")
         if not again and workload.reason != _NO_ROOM:
             self._records.change(workload.id, reason=_NO_ROOM)

@@ -26,8 +26,12 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Pause before an operation or a workload that failed is tried again; doubled with every failure."""
 RETRY_MOST = 60.0
+_DOUBLINGS = 10
+"""After as many failures the pause is the longest anyway."""
 _BY_HAND = (OperationKind.SNAPSHOT, OperationKind.RESTORE_SNAPSHOT, OperationKind.REMOVE_SNAPSHOT)
 """Leave the workload's state as it is, at least at first; whoever asked sees what came of it."""
+_UNSEEN = (*_BY_HAND, OperationKind.RUN, OperationKind.CLONE)
+"""Are not to be told from the workload's state: one that is being run, or whose run is being undone, is pending."""
 DECIDE_SECONDS = 5.0
 """How often it is decided anew when nobody asked and nothing happened: time alone may make a plan possible."""
 
@@ -99,7 +103,7 @@ class Queue:
                     self.adopter.follow(strangers, busy)
                 self._owners.keep_books(seen)
             found = gangs(self._parts, seen)
-            self._reconciler.reconcile(found, busy, seen)
+            self._reconciler.reconcile(found, busy, self._put_off_now(), seen)
             self._begin_ends(found, busy)
         done = self._go_on()
         now = self._parts.clock.now()
@@ -117,7 +121,7 @@ class Queue:
     def world(self) -> World:
         """The world as the planner is to see it."""
         world = observe(self._parts, self._settings)
-        busy = {o.workload for o in self._parts.journal.open() if o.kind in _BY_HAND}
+        busy = {o.workload for o in self._parts.journal.open() if o.kind in _UNSEEN}
         return replace(
             world,
             gangs=tuple(_left_alone(g) if g.workload.id in busy else self._spared(g, world.now) for g in world.gangs),
@@ -183,8 +187,13 @@ class Queue:
         self._put_off(ended.workload, attempts, ended.problem.sentence if ended.problem else "")
 
     def _put_off(self, what: str, failures: int, why: str) -> None:
-        pause = min(RETRY_MOST, RETRY_SECONDS * 2 ** max(0, failures - 1))
+        pause = min(RETRY_MOST, RETRY_SECONDS * 2.0 ** min(max(0, failures - 1), _DOUBLINGS))
         self._later[what] = _Later(self._parts.clock.now() + pause, why)
+
+    def _put_off_now(self) -> set[str]:
+        """Operations and workloads whose last failure is being waited out."""
+        now = self._parts.clock.now()
+        return {what for what, later in self._later.items() if later.at > now}
 
     # --- what was measured ---
 

@@ -36,11 +36,16 @@ class Reconciler:
         self._shared = parts.hypervisor.capabilities().adoption
         self._told: set[tuple[InstanceId, BackendState]] = set()
 
-    def reconcile(self, gangs: Sequence[Gang], busy: Collection[WorkloadId], seen: Seen) -> None:
-        """`busy`: workloads that an operation is changing. The caller holds the records' lock."""
+    def reconcile(
+        self, gangs: Sequence[Gang], busy: Collection[WorkloadId], put_off: Collection[str], seen: Seen
+    ) -> None:
+        """`busy`: workloads that an operation is changing; `put_off`: those whose last one failed a moment ago.
+
+        The caller holds the records' lock.
+        """
         for gang in gangs:
             if gang.workload.id not in busy:
-                self._look_at(gang.workload, gang.instances, seen)
+                self._look_at(gang.workload, gang.instances, gang.workload.id in put_off, seen)
         known = {instance.id for gang in gangs for instance in gang.instances}
         for stranger in seen.keys() - known:
             self._tell_once(
@@ -48,8 +53,8 @@ class Reconciler:
                 f"Process {seen[stranger].pid} runs an instance that is not in the records; it was left alone.",
             )  # fmt: skip
 
-    def _look_at(self, workload: Workload, instances: tuple[Instance, ...], seen: Seen) -> None:
-        if self._shared and self._owners.follow(workload, instances, seen):
+    def _look_at(self, workload: Workload, instances: tuple[Instance, ...], put_off: bool, seen: Seen) -> None:
+        if self._shared and self._owners.follow(workload, instances, put_off, seen):
             return
         states = {i.id: seen.get(i.id, _ABSENT).state for i in instances}
         if workload.state is WorkloadState.ACTIVE:

@@ -4,7 +4,7 @@ Every act asks what is true before it changes anything (directly, or because the
 call converges), so that it may be repeated after a crash. Acts return a clause for the record.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torpor.domain.capacity import Claim, ClaimKind, Resources
 from torpor.domain.errors import BackendFailed, NotFound
@@ -134,12 +134,13 @@ class Steps:
         kinds = [ClaimKind.COMPUTE]
         if scene.operation.kind in _FIRST:
             kinds += [ClaimKind.DISK, ClaimKind.STATE]
-        self._require_absent(scene)
-        self._parts.ledger.release(scene.ids, kinds)
+        back = [i for i in scene.instances if self._has_no_process(i) or not self._left_its_state(scene, i)]
+        self._require_absent(back)
+        self._parts.ledger.release([i.id for i in back], kinds)
         return ""
 
     def _release_compute(self, scene: Scene) -> str:
-        self._require_absent(scene)
+        self._require_absent(scene.instances)
         self._parts.ledger.release(scene.ids, [ClaimKind.COMPUTE])
         return ""
 
@@ -147,10 +148,17 @@ class Steps:
         seen = self._parts.hypervisor.observe().get(instance.id)
         return seen is None or seen.pid is None
 
-    def _require_absent(self, scene: Scene) -> None:
+    def _left_its_state(self, scene: Scene, instance: Instance) -> bool:
+        """Whether somebody else has started it from its saved state, to which there is no way back."""
+        if scene.operation.kind in _FIRST or self._parts.hypervisor.capabilities().revert:
+            return False
+        newest = next(iter(self._parts.suspension.states(instance.id)), None)
+        return newest is not None and newest.status is StateStatus.SPENT
+
+    def _require_absent(self, instances: Sequence[Instance]) -> None:
         """The books must not say that memory is free which a process still has."""
         observed = self._parts.hypervisor.observe()
-        for instance in scene.instances:
+        for instance in instances:
             seen = observed.get(instance.id)
             if seen is not None and seen.pid is not None:
                 raise BackendFailed(
@@ -174,7 +182,7 @@ class Steps:
         return f"{self._claims.fit(scene.instances)} MiB on disk"
 
     def _release_all(self, scene: Scene) -> str:
-        self._require_absent(scene)
+        self._require_absent(scene.instances)
         self._parts.ledger.release(scene.ids, list(ClaimKind))
         return ""
 
@@ -230,6 +238,8 @@ class Steps:
         newest = next(iter(self._parts.suspension.states(instance.id)), None)
         if self._parts.hypervisor.capabilities().keeps_process or newest is None or newest.status is StateStatus.SPENT:
             return f"{instance.name} has no process any more; its state is kept"
+        if not any(c.consumer == instance.id and c.kind is ClaimKind.COMPUTE for c in self._parts.ledger.claims()):
+            return f"{instance.name} had no room in the books; its state is kept"
         self._parts.suspension.restore(spec_of(self._settings, scene.workload, instance), scene.progress)
         return f"{instance.name} was brought back from its state"
 
@@ -247,6 +257,8 @@ class Steps:
 
     def _unrestore(self, scene: Scene, instance: Instance) -> str:
         """A clone that did not come about leaves nothing; it is made anew from its snapshot."""
+        if self._left_its_state(scene, instance):
+            return f"{instance.name} is left as it is: somebody else has started it"
         return (self._erase if scene.operation.kind in _FIRST else self._revert)(scene, instance)
 
     def _spend(self, scene: Scene) -> str:

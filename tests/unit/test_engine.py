@@ -390,6 +390,19 @@ def test_a_run_that_is_still_being_undone_is_not_begun_again(engine: EngineOnFak
     engine.check_laws()
 
 
+def test_a_workload_whose_end_has_to_be_tried_again_is_no_victim(engine: EngineOnFakes) -> None:
+    engine.run("a", cpus=4, duration=5, preemptible=True, priority=0)
+    engine.settle(3)
+    engine.world.faults.fail("stop", times=2)
+    engine.clock.advance(5.0)
+    engine.run("urgent", cpus=4, priority=9)
+    engine.settle(20)
+    assert [o.kind for o in engine.journal.recent(10) if o.workload_name == "a"] == ["end", "run"]
+    assert engine.state("a") is WorkloadState.DONE
+    assert engine.state("urgent") is WorkloadState.ACTIVE
+    engine.check_laws()
+
+
 def test_a_boot_that_keeps_failing_makes_the_workload_failed_with_nothing_held(engine: EngineOnFakes) -> None:
     engine.world.faults.fail("boot", times=10)
     engine.run("broken")

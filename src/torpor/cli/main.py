@@ -37,7 +37,10 @@ def _version(wanted: bool) -> None:
 
 def _shared(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration; default: $TORPOR_CONFIG.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Configuration; default: $TORPOR_CONFIG, else /etc/torpor/torpor.toml."),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
 ) -> None:
     """Make room on a full cloud without killing anything."""

@@ -165,7 +165,7 @@ class AdoptionRequests:
             raise Refused(
                 f"workload {workload.name} was not let go",
                 detail="it is suspended, and its saved images carry its mark: it would be taken in again",
-                remedy=f"`torpor resume {workload.name}` first, or start its VMs yourself",
+                remedy=f"`torpor resume {workload.name}` first",
             )
         for instance in self._records.instances(workload.id):  # while it is ours: their parts lie beside its disks
             for snapshot in self._parts.snapshots.list(instance.id):

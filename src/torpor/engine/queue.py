@@ -30,8 +30,6 @@ _DOUBLINGS = 10
 """After as many failures the pause is the longest anyway."""
 _BY_HAND = (OperationKind.SNAPSHOT, OperationKind.RESTORE_SNAPSHOT, OperationKind.REMOVE_SNAPSHOT)
 """Leave the workload's state as it is, at least at first; whoever asked sees what came of it."""
-_UNSEEN = (*_BY_HAND, OperationKind.RUN, OperationKind.CLONE)
-"""Are not to be told from the workload's state: one that is being run, or whose run is being undone, is pending."""
 DECIDE_SECONDS = 5.0
 """How often it is decided anew when nobody asked and nothing happened: time alone may make a plan possible."""
 
@@ -121,7 +119,7 @@ class Queue:
     def world(self) -> World:
         """The world as the planner is to see it."""
         world = observe(self._parts, self._settings)
-        busy = {o.workload for o in self._parts.journal.open() if o.kind in _UNSEEN}
+        busy = self.busy()
         return replace(
             world,
             gangs=tuple(_left_alone(g) if g.workload.id in busy else self._spared(g, world.now) for g in world.gangs),

@@ -40,7 +40,9 @@ def run_self_test(vms: Vms, config_drive: Callable[[InstanceSpec], bytes], progr
             return _suspend_and_resume(apart, hypervisor, suspension, spec, progress)
         except NotFound as error:
             raise NotFound(
-                "the self-test has no guest", detail=error.what, remedy=f"run 'torpor image build {IMAGE} {IMAGE}'"
+                "the self-test has no guest",
+                detail=error.what,
+                remedy=f"run `torpor image build {IMAGE} --recipe {IMAGE}`",
             ) from error
         finally:
             _remove_all(apart)

@@ -58,11 +58,13 @@ def draw(record: Record, folder: Path) -> list[Path]:
 def _panel(axes: Axes, record: Record, fill: int, lines: tuple[tuple[str, Side, str], ...]) -> None:
     sizes = sorted({cell.memory_mb for cell in record.cells() if cell.fill_percent == fill})
     width = 0.85 / len(lines)
+    measured = False
     for n, (label, side, colour) in enumerate(lines):
         medians = [record.median(Cell(size, fill), side) for size in sizes]
         places = [at + (n - (len(lines) - 1) / 2) * width for at in range(len(sizes))]
         axes.bar(places, [value or 0 for value in medians], width, label=label, color=colour)
-    if axes.patches and max(bar.get_height() for bar in axes.patches) > 0:
+        measured = measured or any(medians)
+    if measured:
         axes.set_yscale("log")
     axes.set_ylim(bottom=_LEAST_SECONDS)
     axes.yaxis.set_major_formatter("{x:g}")

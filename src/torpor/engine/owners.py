@@ -195,8 +195,8 @@ class Owners:
         return True
 
     def _started_without_room(self, workload: Workload) -> bool:
-        rests = (WorkloadState.DONE, WorkloadState.FAILED)
-        again = workload.state not in rests and self._settings.unplanned_start == "suspend"
+        lives = workload.state in (WorkloadState.ACTIVE, WorkloadState.SUSPENDED)
+        again = lives and self._settings.unplanned_start == "suspend"
         self._tell_no_room(workload, "; it is suspended again" if again else "")
         if not again and workload.reason != _NO_ROOM:
             self._records.change(workload.id, reason=_NO_ROOM)

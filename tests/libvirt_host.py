@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -135,3 +136,18 @@ def libvirt_bench() -> Iterator[LibvirtBench]:
                 yield made
             finally:
                 made.backend.close()
+
+
+def cut(daemon: LibvirtHost) -> None:
+    """As an administrator would: every client is thrown out, and libvirtd runs on."""
+    admin = "libvirtd:///system?socket=" + daemon.uri.partition("socket=")[2].replace(
+        "libvirt-sock", "libvirt-admin-sock"
+    )
+
+    def virt_admin(*words: str) -> str:
+        done = subprocess.run(["virt-admin", "-q", "-c", admin, *words], capture_output=True, text=True, check=False)
+        return done.stdout
+
+    for line in virt_admin("client-list", "libvirtd").splitlines():
+        if line.split()[:1] and line.split()[0].isdigit():
+            virt_admin("client-disconnect", "libvirtd", line.split()[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.installation import Installation, installation, wait_until
+from tests.libvirt_host import cut
 
 from private_libvirtd import LibvirtHost
 
@@ -128,21 +128,6 @@ def loading(scene: Scene) -> Callable[[], bool]:
     """libvirt makes a folder for every process that it starts."""
     folders = scene.daemon.managed_saves.parent
     return lambda: any(folders.glob("domain-*-batch"))
-
-
-def cut(daemon: LibvirtHost) -> None:
-    """As an administrator would: every client is thrown out, and libvirtd runs on."""
-    admin = "libvirtd:///system?socket=" + daemon.uri.partition("socket=")[2].replace(
-        "libvirt-sock", "libvirt-admin-sock"
-    )
-
-    def virt_admin(*words: str) -> str:
-        done = subprocess.run(["virt-admin", "-q", "-c", admin, *words], capture_output=True, text=True, check=False)
-        return done.stdout
-
-    for line in virt_admin("client-list", "libvirtd").splitlines():
-        if line.split()[:1] and line.split()[0].isdigit():
-            virt_admin("client-disconnect", "libvirtd", line.split()[0])
 
 
 # --- libvirtd and the connection to it ---

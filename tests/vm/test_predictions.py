@@ -145,6 +145,7 @@ def disturbed(samples: list[Sample]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 @pytest.mark.timeout(3600)
 def test_from_the_fourth_suspension_on_predictions_are_within_thirty_per_cent() -> None:
     """A series during which others used the machine or its disk says nothing about the model: another is taken."""

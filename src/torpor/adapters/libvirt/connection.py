@@ -1,4 +1,4 @@
-"""The connection to libvirt: opened when it is first needed, opened again when it was lost."""
+"""The connections to libvirt: opened when they are first needed, opened again when they were lost."""
 
 import logging
 import threading
@@ -56,12 +56,17 @@ _EVENTS = _EventLoop()
 
 
 class Connection:
-    """One connection for all threads. libvirt's objects are safe to share, and hold on to their connection."""
+    """A connection for each thread that asks, and one that listens. libvirt's objects hold on to theirs.
+
+    Threads do not share one: libvirt's client (seen with 9.0) crashes the program when a connection breaks on which
+    several threads wait. So what `find` and `call` give is for the thread that asked for it.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._lock = threading.RLock()
-        self._open: libvirt.virConnect | None = None
+        self._own = threading.local()
+        self._ears: libvirt.virConnect | None = None
         self._events: list[int] = []
         self._was_there = False
         self._listeners: list[Listener] = []
@@ -87,6 +92,10 @@ class Connection:
                     return None
                 raise
 
+    def look_up(self, instance: InstanceId) -> libvirt.virDomain:
+        """As `find`, to be used within `call`, which words what it raises. Raises libvirtError, MissingPart."""
+        return self._live().lookupByUUIDString(instance)
+
     def require(self, instance: InstanceId) -> libvirt.virDomain:
         """Raises InstanceGone."""
         domain = self.find(instance)
@@ -106,50 +115,61 @@ class Connection:
             self._listeners.append(listener)
 
     def close(self) -> None:
-        """Domains that somebody still holds keep the socket open, but nobody is told of changes any more."""
+        """Domains that somebody still holds keep their socket open, but nobody is told of changes any more."""
         with self._lock:
-            host, self._open = self._open, None
+            ears, self._ears = self._ears, None
+            self._own = threading.local()
             self._was_there = False
-        if host is None:
+        if ears is None:
             return
         with suppress(libvirt.libvirtError):
-            host.unregisterCloseCallback()
+            ears.unregisterCloseCallback()
             for event in self._events:
-                host.domainEventDeregisterAny(event)
-            host.close()
+                ears.domainEventDeregisterAny(event)
+            ears.close()
 
     # Parts of the above
 
     def _live(self) -> libvirt.virConnect:
-        """Raises MissingPart."""
+        """This thread's. Raises MissingPart."""
+        own: libvirt.virConnect | None = getattr(self._own, "host", None)
+        if own and own.isAlive() and self._ears and self._ears.isAlive():
+            return own
         with self._lock:
-            if self._open and self._open.isAlive():
-                return self._open
-            self._open = None
-            self._open = self._connect(_RESTART_SECONDS if self._was_there else 0.0)
-            first, self._was_there = not self._was_there, True
-        if not first:
+            first = not self._was_there
+            if not (own and own.isAlive()):
+                own = self._own.host = self._connect()
+            deaf = not (self._ears and self._ears.isAlive())
+            if deaf:
+                self._ears = self._listening(self._connect())
+            self._was_there = True
+        if deaf and not first:
             self._tell()
-        return self._open
+        return own
 
-    def _connect(self, patience: float) -> libvirt.virConnect:
-        """Raises MissingPart once `patience` seconds are over; the next call then has none."""
+    def _connect(self) -> libvirt.virConnect:
+        """Raises MissingPart: at once where nobody ever was there, otherwise after a while; the next call then has
+        no patience."""
         _EVENTS.ensure()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + (_RESTART_SECONDS if self._was_there else 0.0)
         while True:
             try:
-                return self._listening(libvirt.open(self.uri))
+                host = libvirt.open(self.uri)
+                host.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_MISSED)
             except libvirt.libvirtError as error:
                 if time.monotonic() >= deadline:
                     self._was_there = False
                     raise unreachable(self.uri, error) from error
                 time.sleep(_KNOCK_SECONDS)
+            else:
+                return host
 
     def _listening(self, host: libvirt.virConnect) -> libvirt.virConnect:
-        host.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_MISSED)
-        host.registerCloseCallback(self._lost, None)
-        kinds = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE)
-        self._events = [host.domainEventRegisterAny(None, kind, self._changed, None) for kind in kinds]
+        """Raises ConnectionLost."""
+        with translated("libvirt can't be listened to"):
+            host.registerCloseCallback(self._lost, None)
+            kinds = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE)
+            self._events = [host.domainEventRegisterAny(None, kind, self._changed, None) for kind in kinds]
         return host
 
     def _changed(self, *_: object) -> None:

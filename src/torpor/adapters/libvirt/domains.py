@@ -54,7 +54,7 @@ def ended_in_order(state: int, reason: int) -> bool:
 class Vm:
     """A domain with Torpor's mark."""
 
-    domain: libvirt.virDomain
+    name: str
     folder: InstanceFolder
     tag: Tag
     connection: Connection
@@ -64,8 +64,9 @@ class Vm:
         return self.folder.id
 
     @property
-    def name(self) -> str:
-        return str(self.domain.name())
+    def domain(self) -> libvirt.virDomain:
+        """For the thread that asks, within `connection.call`. Raises libvirtError where it is gone."""
+        return self.connection.look_up(self.id)
 
     def state(self) -> BackendState:
         """ABSENT when it is inactive."""
@@ -129,7 +130,7 @@ class Domains:
                 detail=tag.defect or "it carries no mark of Torpor's",
                 remedy="adopt it first",
             )
-        return Vm(domain, self.layout.instance(instance), tag, self.connection)
+        return Vm(str(domain.name()), self.layout.instance(instance), tag, self.connection)
 
     def marked(self, instance: InstanceId) -> Vm | None:
         """As `find`, for those who only look: None for a domain that carries no mark (any more)."""
@@ -154,7 +155,7 @@ class Domains:
             tag = self.tag(domain)
             if tag.mark:
                 folder = self.layout.instance(InstanceId(domain.UUIDString()))
-                vms.append(Vm(domain, folder, tag, self.connection))
+                vms.append(Vm(str(domain.name()), folder, tag, self.connection))
         return vms
 
     def tag(self, domain: libvirt.virDomain) -> Tag:

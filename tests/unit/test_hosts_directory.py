@@ -14,10 +14,14 @@ LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True).fi
     lambda label: label not in ("localhost", "gateway")
 )
 
+V4 = st.ip_addresses(v=4, network="10.0.0.0/8").map(str)
+V6 = st.ip_addresses(v=6, network="fd00::/8").map(str)
+ADDRESSES = st.one_of(st.tuples(V4, V6), st.tuples(V4, st.just("")), st.tuples(st.just(""), V6))
 
-@given(name=LABELS, address=st.ip_addresses(v=4))
-def test_a_record_is_read_as_it_was_written(name: str, address: object) -> None:
-    record = NameRecord(name, str(address))
+
+@given(name=LABELS, addresses=ADDRESSES)
+def test_a_record_is_read_as_it_was_written(name: str, addresses: tuple[str, str]) -> None:
+    record = NameRecord(name, *addresses)
 
     assert parse(name, render(record, "z.internal"), "z.internal") == record
 
@@ -31,6 +35,8 @@ def test_a_record_is_read_as_it_was_written(name: str, address: object) -> None:
         ("a", "10.0.0.1 a.other a\n"),
         ("a", "10.0.0.1 a.z.internal a\n10.0.0.2 www.example.com\n"),
         ("a", "10.0.0 a.z.internal a\n"),
+        ("a", "fd00::1 a.z.internal a\n10.0.0.1 a.z.internal a\n"),
+        ("a", "10.0.0.1 a.z.internal a\nfd00::1 a.z.internal a\nfd00::2 a.z.internal a\n"),
         (".a", "10.0.0.1 a.z.internal a\n"),
     ],
 )

@@ -10,13 +10,12 @@ import re
 import subprocess
 import threading
 from collections.abc import Sequence
-from ipaddress import AddressValueError, IPv4Address
 
 from torpor.adapters.names.hosts_directory import HostsDirectory
-from torpor.adapters.names.lookup import Answers, unheard
+from torpor.adapters.names.lookup import Answers, unheard, wanted_of
 from torpor.adapters.names.process import DnsmasqProcess, DnsmasqSettings, server_user
-from torpor.domain.errors import BackendFailed, Invalid, TorporError
-from torpor.domain.naming import NameRecord, check_label
+from torpor.domain.errors import BackendFailed, TorporError
+from torpor.domain.naming import NameRecord, check_records, encode_label
 from torpor.ports import Check
 
 _ANSWER_SECONDS = 2.0
@@ -51,8 +50,8 @@ class DnsmasqNames:
             self._shorten_log()
 
     def publish(self, records: Sequence[NameRecord]) -> None:
-        """Durable, then answering. Converges. Raises Invalid, MissingPart, BackendFailed."""
-        checked = [NameRecord(check_label(record.name), _checked_address(record)) for record in records]
+        """Durable, then answering. Converges. Raises Invalid, Conflict, MissingPart, BackendFailed."""
+        checked = check_records(records)
         with self._lock:
             made = self._hosts.prepare()
             changed = self._hosts.put(checked)
@@ -62,17 +61,17 @@ class DnsmasqNames:
             self._serve()
             # Of a crowd, only what is new: the server has read the others when it began, or when we did.
             asked = [r for r in checked if r.name in self._doubtful or len(checked) <= _CROWD]
-            self._hear({record.name: (record.address,) for record in asked})
+            self._hear(asked)
             self._doubtful.difference_update(record.name for record in asked)
 
     def withdraw(self, names: Sequence[str]) -> None:
         """Durable, then silent. Converges. Raises Invalid, BackendFailed."""
-        checked = [check_label(name) for name in names]
+        checked = [encode_label(name) for name in names]
         with self._lock:
             self._hosts.remove(checked)
             self._doubtful.difference_update(checked)
             if self._process.running():
-                self._hear(dict.fromkeys(checked, ()))
+                self._hear([NameRecord(name) for name in checked])
 
     def records(self) -> Sequence[NameRecord]:
         with self._lock:
@@ -131,26 +130,28 @@ class DnsmasqNames:
             )
 
     def _gateway_answers(self) -> bool:
-        return not self._unheard({"gateway": (self._settings.listen_address,)})
+        gateway = NameRecord("gateway", self._settings.listen_address)
+        return not self._unheard([gateway])
 
-    def _hear(self, wanted: Answers) -> None:
-        """Wait until the server answers so. A change that it missed is cured by starting it anew."""
+    def _hear(self, wanted: Sequence[NameRecord]) -> None:
+        """Wait until the server answers so (a record without addresses: not at all).
+
+        A change that it missed is cured by starting it anew.
+        """
         if not self._unheard(wanted):
             return
         self._restart()
-        left = self._unheard(wanted)
-        for fqdn, addresses in left.items():
+        for question, addresses in self._unheard(wanted).items():
             raise BackendFailed(
-                f"the name server does not answer for {fqdn} as it should",
+                f"the name server does not answer for {question.name} as it should",
                 detail=f"it never said {', '.join(addresses) or 'that there is no such name'}",
                 remedy=f"see {self._settings.log}",
             )
 
-    def _unheard(self, wanted: Answers) -> Answers:
-        """`wanted` by label; what is left, by full name."""
+    def _unheard(self, wanted: Sequence[NameRecord]) -> Answers:
         settings = self._settings
-        by_fqdn = {f"{name}.{settings.zone}.": addresses for name, addresses in wanted.items()}
-        return unheard(settings.listen_address, settings.port, by_fqdn, _ANSWER_SECONDS)
+        answers = {q: found for record in wanted for q, found in wanted_of(record, settings.zone).items()}
+        return unheard(settings.listen_address, settings.port, answers, _ANSWER_SECONDS)
 
     def _version(self) -> tuple[int, ...]:
         try:
@@ -169,10 +170,3 @@ class DnsmasqNames:
                 os.truncate(self._settings.log, 0)
         except OSError:
             return  # it is not there yet
-
-
-def _checked_address(record: NameRecord) -> str:
-    try:
-        return str(IPv4Address(record.address))
-    except AddressValueError as error:
-        raise Invalid(f"address {record.address[:80]!r} of {record.name} is not an IPv4 address") from error

@@ -7,25 +7,27 @@ dotfile, which dnsmasq ignores, renamed into place) and durable on return.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
 from torpor.domain.errors import BackendFailed, Invalid
-from torpor.domain.naming import NameRecord, check_label
+from torpor.domain.naming import NameRecord, check_label, check_record
 
 _Stamp = tuple[int, int, int]
 """Inode, modification time, size: a file that was not renamed over has the same."""
 
 
 def render(record: NameRecord, zone: str) -> str:
-    return f"{record.address} {record.name}.{zone} {record.name}\n"
+    return "".join(f"{address} {record.name}.{zone} {record.name}\n" for address in record.addresses)
 
 
 def parse(name: str, text: str, zone: str) -> NameRecord | None:
     """The record in the file `name`; None when this is not what we would have written for that zone."""
+    addresses = [line.partition(" ")[0] for line in text.splitlines()[:2]]
+    address = next((a for a in addresses if ":" not in a), "")
+    address6 = next((a for a in addresses if ":" in a), "")
     try:
-        record = NameRecord(check_label(name), str(IPv4Address(text.partition(" ")[0])))
-    except (Invalid, AddressValueError):
+        record = check_record(NameRecord(check_label(name), address, address6))
+    except Invalid:
         return None
     return record if text == render(record, zone) else None
 
@@ -99,9 +101,10 @@ class HostsDirectory:
     def _of_another_zone(self, entry: "os.DirEntry[str]") -> NameRecord | None:
         if entry.name.startswith(".") or not entry.is_file(follow_symlinks=False):
             return None
-        words = Path(entry.path).read_text(errors="replace").split()
-        zone = words[1].partition(".")[2] if len(words) == 3 else ""
-        return parse(entry.name, " ".join(words) + "\n", zone)
+        text = Path(entry.path).read_text(errors="replace")
+        words = text.split()
+        zone = words[1].partition(".")[2] if len(words) >= 3 else ""
+        return parse(entry.name, text, zone)
 
     def _files(self) -> Iterator["os.DirEntry[str]"]:
         if not self._path.is_dir():

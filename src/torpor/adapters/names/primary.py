@@ -1,0 +1,185 @@
+"""A primary name server that takes signed updates: what its zones hold, and changes to them.
+
+The zones are followed as a secondary server would follow them: transferred once (AXFR), then by their changes (IXFR).
+An update carries its prerequisites (RFC 2136, 2.4), so that the server itself refuses what would touch a record that
+is not ours, whatever happened since we looked.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.query
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.tsig
+import dns.update
+import dns.xfr
+import dns.zone
+from dns.rdatatype import AAAA, PTR, TXT, A
+
+from torpor.adapters.names.nodes import Contents, Node
+from torpor.domain.errors import BackendFailed, MissingPart
+
+_ANSWER_SECONDS = 3.0
+_TRANSFER_SECONDS = 60.0
+_KINDS = (A, AAAA, PTR)
+"""Record types that we write, beside the mark."""
+_FAILED_PREREQUISITE = frozenset(
+    {dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN}  # some servers answer the last
+)
+
+
+class Unreachable(BackendFailed):
+    """The server does not answer, or is not ready yet."""
+
+
+class _OutOfStep(BackendFailed):
+    """What the server says does not fit what it said before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one name in a zone holds of the types that we write."""
+
+    ours: bool
+    """It has our mark, and no other TXT record."""
+    contents: Contents
+    text: str
+    """All of it, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One name is to hold this; nothing: it is to be taken away."""
+
+    node: Node
+    wanted: Contents
+    ours: bool
+    """Whether it is there with our mark; otherwise it is there not at all."""
+
+
+class Primary:
+    """Not thread-safe: its owner has the lock."""
+
+    def __init__(self, address: str, port: int, key: dns.tsig.Key, owner: str, ttl: int) -> None:
+        self._address = address
+        self._port = port
+        self._key = key
+        self._ttl = ttl
+        self._mark = dns.rdata.from_text(dns.rdataclass.IN, TXT, f'"torpor owner={owner}"')
+        self._zones: dict[dns.name.Name, dns.zone.Zone] = {}
+
+    @property
+    def where(self) -> str:
+        return f"{self._address} port {self._port}"
+
+    def follow(self, zone: dns.name.Name) -> int:
+        """Have the zone as the server has it now; its serial. Raises Unreachable, MissingPart, BackendFailed."""
+        try:
+            self._transfer(zone)
+        except _OutOfStep:  # the zone was put back to an older one, say: from the beginning
+            self._zones.pop(zone, None)
+            self._transfer(zone)
+        return self._zones[zone].get_soa().serial
+
+    def held(self, node: Node) -> Held | None:
+        """None where there is no such name. As of the last `follow`."""
+        found = self._zones[node.zone].get_node(node.name)
+        if found is None or not found.rdatasets:
+            return None
+        marks = found.get_rdataset(dns.rdataclass.IN, TXT)
+        contents = [rdata for kind in _KINDS for rdata in found.get_rdataset(dns.rdataclass.IN, kind) or ()]
+        ours = marks is not None and len(marks) == 1 and marks[0] == self._mark
+        return Held(ours, frozenset(contents), found.to_text(node.name).replace("\n", "; "))
+
+    def marked(self, zone: dns.name.Name) -> Iterator[Node]:
+        """Every name with our mark. As of the last `follow`."""
+        for name, marks in self._zones[zone].iterate_rdatasets(TXT):
+            if len(marks) == 1 and marks[0] == self._mark:
+                yield Node(zone, name)
+
+    def change(self, zone: dns.name.Name, changes: Sequence[Change]) -> bool:
+        """All of them or none; False where one of these names is not (any more) as its change says.
+
+        Raises Unreachable, MissingPart, BackendFailed.
+        """
+        update = dns.update.UpdateMessage(zone, keyring=self._key, keyname=self._key.name)
+        for change in changes:
+            self._add(update, change)
+        with self._translated(zone, "changed"):
+            answer = dns.query.tcp(update, self._address, timeout=_ANSWER_SECONDS, port=self._port)
+        if answer.rcode() in _FAILED_PREREQUISITE:
+            return False
+        if answer.rcode() != dns.rcode.NOERROR:
+            self._refused(zone, "changed", answer.rcode())
+        return True
+
+    def _add(self, update: dns.update.UpdateMessage, change: Change) -> None:
+        name = change.node.name
+        if change.ours:
+            update.present(name, self._mark)
+            for kind in _KINDS:
+                update.delete(name, kind)
+            if not change.wanted:
+                update.delete(name, TXT)
+        else:
+            update.absent(name)
+            update.add(name, self._ttl, self._mark)
+        for rdata in change.wanted:
+            update.add(name, self._ttl, rdata)
+
+    def _transfer(self, zone: dns.name.Name) -> None:
+        copy = self._zones.get(zone) or dns.zone.Zone(zone, relativize=False)
+        query, _ = dns.xfr.make_query(copy, keyring=self._key, keyname=self._key.name)
+        with self._translated(zone, "read"):
+            dns.query.inbound_xfr(
+                self._address, copy, query, self._port, timeout=_ANSWER_SECONDS, lifetime=_TRANSFER_SECONDS
+            )
+        self._zones[zone] = copy
+
+    @contextmanager
+    def _translated(self, zone: dns.name.Name, done: str) -> Iterator[None]:
+        what = f"zone {zone.to_text(True)} could not be {done} on {self.where}"
+        try:
+            yield
+        except dns.xfr.TransferError as error:
+            self._refused(zone, done, error.rcode)
+        except (OSError, EOFError, dns.exception.Timeout) as error:
+            detail = getattr(error, "strerror", None) or "it does not answer"
+            raise Unreachable(
+                what, detail=detail, remedy="see whether the name server runs; it is tried again"
+            ) from error
+        except (dns.tsig.PeerBadTime, dns.tsig.BadTime) as error:
+            raise MissingPart(what, detail="its clock and ours differ", remedy="set both by NTP") from error
+        except (dns.tsig.PeerError, dns.tsig.BadSignature, dns.tsig.BadKey, dns.message.UnknownTSIGKey) as error:
+            raise MissingPart(
+                what,
+                detail=f"it does not take the key {self._key.name.to_text(True)}",
+                remedy="give both sides the same key file",
+            ) from error
+        except dns.exception.DNSException as error:
+            raise _OutOfStep(what, detail=str(error), remedy="see its log; it is tried again") from error
+
+    def _refused(self, zone: dns.name.Name, done: str, rcode: dns.rcode.Rcode) -> None:
+        name, key = zone.to_text(True), self._key.name.to_text(True)
+        what = f"zone {name} could not be {done} on {self.where}"
+        if rcode == dns.rcode.SERVFAIL:
+            raise Unreachable(what, detail="the server says SERVFAIL", remedy="see its log; it is tried again")
+        allow = "allow-update" if done == "changed" else "allow-transfer"
+        raise MissingPart(
+            what,
+            detail=f"the server says {dns.rcode.to_text(rcode)}",
+            remedy=f'let it be primary for {name}, with {allow} {{ key "{key}"; }} in the zone',
+        )
+
+
+def batches(changes: Iterable[Change], size: int) -> Iterator[Sequence[Change]]:
+    waiting = list(changes)
+    for start in range(0, len(waiting), size):
+        yield waiting[start : start + size]

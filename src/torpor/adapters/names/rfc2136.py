@@ -1,0 +1,223 @@
+"""Names published by signed dynamic updates (RFC 2136, RFC 8945) to a name server that is somebody else's.
+
+What should be published is kept in a directory of ours; whose a name in the zone is, the zone itself says: a TXT
+record beside it that names us. Law: a name without that mark is never touched.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.name
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from torpor.adapters.names.hosts_directory import HostsDirectory
+from torpor.adapters.names.nodes import Node, Wanted
+from torpor.adapters.names.primary import Change, Primary, Unreachable, batches
+from torpor.adapters.names.tsig import read_key
+from torpor.domain.errors import BackendFailed, Conflict, MissingPart, TorporError
+from torpor.domain.naming import NameRecord, check_records, encode_label
+from torpor.ports import Check
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 2.0
+"""For a server that is being restarted; one that is away for longer is tried again by `ensure`."""
+_BATCH_SIZES = (50, 1, 1, 1)
+"""Names in one update, from one attempt to the next: one that is not as we thought spoils a whole batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rfc2136Settings:
+    directory: Path
+    """Folder of ours, for what should be published."""
+    server: str
+    """The zones' primary: an IPv4 or IPv6 address."""
+    zone: str
+    owner: str
+    """Marks our names in the zones; no other Torpor that writes there may have the same."""
+    key_file: Path
+    reverse_zones: Sequence[str] = ()
+    """An address in none of them gets no PTR record."""
+    port: int = 53
+    ttl: int = 0
+    """Seconds. More, and resolvers may tell an old address for so long."""
+
+
+class Rfc2136Names:
+    """The Names port on a primary name server. Thread-safe; one user of the directory at a time."""
+
+    def __init__(self, settings: Rfc2136Settings) -> None:
+        self._settings = settings
+        self._hosts = HostsDirectory(settings.directory, settings.zone)
+        self._zone = dns.name.from_text(settings.zone)
+        self._zones = (self._zone, *(dns.name.from_text(zone) for zone in settings.reverse_zones))
+        self._wanted = Wanted(self._zone, self._zones[1:])
+        self._primary: Primary | None = None
+        self._loaded = False
+        self._settled: dict[dns.name.Name, int] = {}
+        """Serials of zones that were seen to hold just what they should."""
+        self._others: dict[Node, str] = {}
+        """Names that we should hold and that are somebody else's, with what is there."""
+        self._lock = threading.Lock()
+
+    def ensure(self) -> None:
+        """Converges: what the server lost comes back, what should not be ours there goes.
+
+        Raises Conflict for names that are somebody else's, MissingPart, BackendFailed.
+        """
+        with self._lock:
+            self._load()
+            self._each_zone(dict.fromkeys(self._zones))
+            self._refuse(self._others)
+
+    def publish(self, records: Sequence[NameRecord]) -> None:
+        """Durable here, then answering there. Converges. Raises Invalid, Conflict, MissingPart, BackendFailed.
+
+        What could not be published is kept, and published by `ensure` once it can be.
+        """
+        checked = check_records(records)
+        with self._lock:
+            self._load()
+            self._hosts.put(checked)
+            touched = self._wanted.put(checked)
+            self._push(touched)
+            self._refuse({node: text for node, text in self._others.items() if node in touched})
+
+    def withdraw(self, names: Sequence[str]) -> None:
+        """Durable here, then silent there. Converges. Raises Invalid, MissingPart, BackendFailed.
+
+        A server that can't be reached keeps nobody waiting: `ensure` takes the names away as soon as it is back.
+        """
+        labels = [encode_label(name) for name in names]
+        with self._lock:
+            self._load()
+            self._hosts.remove(labels)
+            try:
+                self._push(self._wanted.drop(labels))
+            except Unreachable as error:
+                log.warning("names are withdrawn later: %s", error)
+
+    def records(self) -> Sequence[NameRecord]:
+        """What should be published. Raises BackendFailed when our own disk fails."""
+        with self._lock:
+            self._load()
+            return tuple(record for _, record in sorted(self._wanted.records.items()))
+
+    def checks(self) -> Sequence[Check]:
+        """Never raises."""
+        with self._lock:
+            name = "names: rfc2136"
+            try:
+                self._load()
+                primary = self._reach()
+                for zone in self._zones:
+                    primary.follow(zone)
+                self._refuse(self._others)
+            except TorporError as error:
+                return (Check(name, False, str(error), error.remedy),)
+            zones = ", ".join(zone.to_text(omit_final_dot=True) for zone in self._zones)
+            detail = f"{primary.where}, zones {zones}, as {self._settings.owner}"
+            return (Check(name, True, detail), self._check_key())
+
+    def _check_key(self) -> Check:
+        file = self._settings.key_file
+        try:
+            hidden = not file.stat().st_mode & 0o077
+        except OSError as error:
+            return Check("names: key", False, f"{file}: {error.strerror}", "set key_file in [names.rfc2136]")
+        detail = f"{file} is read by its owner only" if hidden else f"{file} may be read by others"
+        return Check("names: key", hidden, detail, f"chmod 600 {file}")
+
+    # --- what should be ---
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self._hosts.prepare()
+            self._hosts.tidy()
+            self._wanted.put(tuple(self._hosts.records().values()))
+            self._loaded = True
+
+    def _refuse(self, taken: Mapping[Node, str]) -> None:
+        if not taken:
+            return
+        node = min(taken)
+        more = len(taken) - 1
+        raise Conflict(
+            f"{node.name.to_text(omit_final_dot=True)} on {self._settings.server} is somebody else's",
+            detail=f"it holds {taken[node]} without our mark" + (f", and so do {more} more" if more else ""),
+            remedy="have it removed there, or give the instance another name",
+        )
+
+    # --- what is ---
+
+    def _reach(self) -> Primary:
+        if self._primary is None:
+            settings = self._settings
+            key = read_key(settings.key_file)
+            self._primary = Primary(settings.server, settings.port, key, settings.owner, settings.ttl)
+        return self._primary
+
+    def _push(self, touched: Iterable[Node]) -> None:
+        by_zone: dict[dns.name.Name, set[Node]] = {}
+        for node in touched:
+            by_zone.setdefault(node.zone, set()).add(node)
+            self._settled.pop(node.zone, None)
+        self._each_zone(by_zone)
+
+    def _each_zone(self, nodes: Mapping[dns.name.Name, set[Node] | None]) -> None:
+        """All zones are tried before the first failure is told."""
+        failures: list[TorporError] = []
+        for zone, some in nodes.items():
+            again = Retrying(
+                retry=retry_if_exception_type(Unreachable),
+                wait=wait_fixed(0.2),
+                stop=stop_after_delay(_PATIENCE_SECONDS),
+                reraise=True,
+            )
+            try:
+                again(self._converge, zone, some)
+            except TorporError as error:
+                failures.append(error)
+                if isinstance(error, Unreachable):
+                    break  # it has the other zones as well
+                if isinstance(error, MissingPart):
+                    self._primary = None  # the key is read anew
+        if failures:
+            raise failures[0]
+
+    def _converge(self, zone: dns.name.Name, some: set[Node] | None) -> None:
+        """Let these names hold what they should; None: every name of the zone."""
+        for size in _BATCH_SIZES:
+            primary = self._reach()
+            serial = primary.follow(zone)
+            if some is None and self._settled.get(zone) == serial:
+                return
+            changes = list(self._changes(primary, self._nodes(primary, zone) if some is None else some))
+            if not changes and some is None:
+                self._settled[zone] = serial
+            lost = [batch for batch in batches(changes, size) if not primary.change(zone, batch)]
+            if not lost:
+                return
+        raise BackendFailed(
+            f"zone {zone.to_text(omit_final_dot=True)} on {self._settings.server} was changed by others all the time",
+            remedy="it is tried again",
+        )
+
+    def _nodes(self, primary: Primary, zone: dns.name.Name) -> set[Node]:
+        return {node for node in self._wanted.nodes if node.zone == zone} | set(primary.marked(zone))
+
+    def _changes(self, primary: Primary, nodes: Iterable[Node]) -> Iterator[Change]:
+        for node in nodes:
+            wanted, held = self._wanted.of(node), primary.held(node)
+            self._others.pop(node, None)
+            if held is None:
+                if wanted:
+                    yield Change(node, wanted, ours=False)
+            elif held.ours:
+                if wanted != held.contents or not wanted:
+                    yield Change(node, wanted, ours=True)
+            elif wanted:
+                self._others[node] = held.text

@@ -5,12 +5,13 @@ Read from `--config FILE`, `$TORPOR_CONFIG`, or `/etc/torpor/torpor.toml` where 
 """
 
 import os
+import re
 import tomllib
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError, field_validator, model_validator
 
 from torpor.domain.errors import Invalid
 from torpor.domain.naming import check_label
@@ -18,6 +19,14 @@ from torpor.domain.naming import check_label
 DEFAULT_FILE = Path("/etc/torpor/torpor.toml")
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _checked(label: str, what: str) -> str:
+    try:
+        return check_label(label, what, "it is written into marks of ours")
+    except Invalid as error:
+        raise ValueError(str(error)) from error
 
 
 class _Section(BaseModel):
@@ -115,6 +124,88 @@ class NetworkSection(_Section):
         return str(self.subnet.network_address + 1)
 
 
+Publisher = Literal["dnsmasq", "hosts-file", "rfc2136"]
+
+
+class HostsFileConfig(_Section):
+    """A block of our own in a hosts file that others write as well."""
+
+    path: Path
+    """Absolute; on the machine that `ssh` names, or on this one."""
+    block: str = "torpor"
+    """Tells it from the blocks of other Torpors in that file."""
+    pid_file: Path | None = None
+    """Its process gets SIGHUP after each change."""
+    process: str = "dnsmasq"
+    """That process's name; a stranger who got its number is left alone."""
+    command: tuple[str, ...] = ()
+    """Run after each change instead, without a shell."""
+    ask: IPvAnyAddress | None = None
+    """A server that reads the file: a name counts as published once it answers so."""
+    ask_port: Port = 53
+
+    @field_validator("block")
+    @classmethod
+    def _label(cls, block: str) -> str:
+        return _checked(block, "block")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "HostsFileConfig":
+        for path in (self.path, self.pid_file):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{path} must be an absolute path")
+        if self.pid_file and self.command:
+            raise ValueError("set pid_file or command, not both")
+        return self
+
+
+class Rfc2136Config(_Section):
+    """Signed updates to a name server of somebody else's."""
+
+    server: IPvAnyAddress
+    """The primary of the zones."""
+    port: Port = 53
+    owner: str
+    """Marks our names there; no other Torpor that writes to these zones may have the same."""
+    key_file: Path
+    """The TSIG key, as tsig-keygen writes it."""
+    reverse_zones: tuple[str, ...] = ()
+    """For PTR records; an address in none of them gets none."""
+    ttl: Annotated[int, Field(ge=0, le=86400)] = 0
+    """Seconds for which a resolver may tell an old address."""
+
+    @field_validator("owner")
+    @classmethod
+    def _label(cls, owner: str) -> str:
+        return _checked(owner, "owner")
+
+    @field_validator("reverse_zones")
+    @classmethod
+    def _below_arpa(cls, zones: tuple[str, ...]) -> tuple[str, ...]:
+        for zone in zones:
+            if not re.fullmatch(r"(\d{1,3}\.){0,4}in-addr\.arpa|([0-9a-f]\.){0,32}ip6\.arpa", zone):
+                raise ValueError(f"{zone!r} is no reverse zone; they are like 0.91.10.in-addr.arpa and d.f.ip6.arpa")
+        return zones
+
+
+class NamesSection(_Section):
+    """Where hostnames are published."""
+
+    publish: tuple[Publisher, ...] = ("dnsmasq",)
+    """`dnsmasq` is the guests' own name server, at the gateway."""
+    hosts_file: HostsFileConfig | None = Field(default=None, alias="hosts-file")
+    rfc2136: Rfc2136Config | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "NamesSection":
+        if not self.publish or len(set(self.publish)) != len(self.publish):
+            raise ValueError("publish must name each place once, and one at least: dnsmasq, hosts-file, rfc2136")
+        for place, section in (("hosts-file", self.hosts_file), ("rfc2136", self.rfc2136)):
+            if place in self.publish and section is None:
+                raise ValueError(f"publish has {place}, so there must be a section [names.{place}]")
+        return self
+
+
 class PolicyConfig(_Section):
     min_run_seconds: Seconds = 30.0
     """A workload that has just begun to run is no victim before it has run this long."""
@@ -139,6 +230,7 @@ class Config(_Section):
     qemu: QemuConfig = QemuConfig()
     libvirt: LibvirtConfig = LibvirtConfig()
     network: NetworkSection = NetworkSection()
+    names: NamesSection = NamesSection()
     policy: PolicyConfig = PolicyConfig()
     ssh_authorized_keys: tuple[str, ...] = ()
     """Given to every guest that runs cloud-init."""

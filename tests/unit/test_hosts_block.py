@@ -93,6 +93,6 @@ def test_a_record_is_read_as_it_was_written(record: NameRecord) -> None:
 
 
 def test_names_of_others_are_found_however_they_are_written() -> None:
-    text = "10.0.0.1\tx.example.com  A.Z.Internal.  # a\n#10.0.0.2 b.z.internal\n10.0.0.3 c.d.z.internal c\nz.internal\n"
+    text = "10.0.0.1\tx.example.com  A.Z.Internal.  # a\n#10.0.0.2 b.z.internal\n10.0.0.3 c.d.z.internal\nz.internal\n"
 
     assert others_names(text, ZONE) == {"a": "10.0.0.1"}

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from torpor import __main__ as program
 from torpor.cli.main import create
@@ -30,19 +31,28 @@ def rows(page: str, section: str | None = None) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in cells}
 
 
-def sections() -> Iterator[tuple[str, type[BaseModel]]]:
-    yield "Top level", Config
-    for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield f"`[{name}]`", field.annotation
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a key that is a section, whether it has to be there or not."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def sections(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    yield f"`[{prefix}]`" if prefix else "Top level", model
+    for name, field in model.model_fields.items():
+        inner = section_of(field)
+        if inner is not None:
+            yield from sections(inner, f"{prefix}.{field.alias or name}".removeprefix("."))
 
 
 def keys() -> list[tuple[str, str, object]]:
     return [
-        (section, name, field.default)
+        (section, name, "required" if field.is_required() else field.default)
         for section, model in sections()
         for name, field in model.model_fields.items()
-        if not isinstance(field.default, BaseModel)
+        if section_of(field) is None
     ]
 
 
@@ -51,6 +61,8 @@ def test_every_key_of_the_configuration_is_listed_with_its_default(section: str,
     shown = rows("configuration.md", section)[key][0].strip("`")
     if default == ():
         assert shown == "none"
+    elif isinstance(default, tuple):
+        assert shown == str(list(default)).replace("'", '"')
     elif default is not None:
         assert shown in (str(default), str(default).lower(), f"{default:g}" if isinstance(default, float) else "")
 

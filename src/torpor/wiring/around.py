@@ -1,10 +1,8 @@
-"""What every backend on this machine has around it: names, records, images, the clock."""
+"""What every backend on this machine has around it: images, the clock, a state directory."""
 
 import time
 
 from torpor.adapters.images.store import ImageStore
-from torpor.adapters.names.dnsmasq import DnsmasqNames
-from torpor.adapters.names.process import DnsmasqSettings
 from torpor.config import Config
 from torpor.domain.errors import MissingPart
 
@@ -17,19 +15,6 @@ class WallClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
-
-
-def names(config: Config) -> DnsmasqNames:
-    section = config.network
-    return DnsmasqNames(
-        DnsmasqSettings(
-            directory=config.state_dir / "names",
-            listen_address=section.gateway,
-            zone=section.zone,
-            subnet=section.subnet,
-            forwarders=tuple(str(address) for address in section.forwarders),
-        )
-    )
 
 
 def images(config: Config) -> ImageStore:

@@ -17,7 +17,7 @@ from torpor.config import Config
 from torpor.domain.ids import HostId
 from torpor.domain.instance import Instance
 from torpor.engine.parts import Parts
-from torpor.wiring import around
+from torpor.wiring import around, names
 from torpor.wiring.bound import Bound, Doctor
 
 
@@ -36,14 +36,14 @@ def bind(config: Config) -> Bound:
         return Ethernet(*ethernet(connection, instance))
 
     ledger, journal, inventory, history = open_records(config.state_dir)
-    names = around.names(config)
+    published = names.bind(config)
     parts = Parts(
         hypervisor=backend.hypervisor,
         gangs=backend.gangs,
         suspension=backend.suspension,
         states=backend.states,
         guest=LibvirtGuest(connection, AgentGuest(converse, met_at), converse),
-        names=names,
+        names=published.names,
         batch_system=NoBatchSystem(),
         images=images,
         diagnostics=Doctor(backend.diagnostics, network),
@@ -55,7 +55,7 @@ def bind(config: Config) -> Bound:
         snapshots=backend.snapshots,
         adoption=LibvirtAdoption(connection),
     )
-    return Bound(parts, network, names.stop, connection.on_change)
+    return Bound(parts, network, published.stop, connection.on_change)
 
 
 def _settings(config: Config) -> LibvirtSettings:

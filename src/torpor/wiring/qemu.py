@@ -15,7 +15,7 @@ from torpor.adapters.sql import open_records
 from torpor.config import Config
 from torpor.domain.ids import HostId
 from torpor.engine.parts import Parts
-from torpor.wiring import around
+from torpor.wiring import around, names
 from torpor.wiring.bound import Bound, Doctor
 
 
@@ -33,14 +33,14 @@ def bind(config: Config) -> Bound:
     network = BridgeNetwork(NetworkSettings(section.namespace, section.interface, section.subnet, section.nat))
     backend = make_backend(_settings(config), images, config_drive_image, network, guest)
     ledger, journal, inventory, history = open_records(config.state_dir)
-    names = around.names(config)
+    published = names.bind(config)
     parts = Parts(
         hypervisor=backend.hypervisor,
         gangs=backend.gangs,
         suspension=backend.suspension,
         states=backend.states,
         guest=guest,
-        names=names,
+        names=published.names,
         batch_system=NoBatchSystem(),
         images=images,
         diagnostics=Doctor(backend.diagnostics, network),
@@ -52,7 +52,7 @@ def bind(config: Config) -> Bound:
         snapshots=backend.snapshots,
         adoption=NoAdoption(),
     )
-    return Bound(parts, network, names.stop, _nobody_else)
+    return Bound(parts, network, published.stop, _nobody_else)
 
 
 def _nobody_else(changed: Callable[[], None]) -> None:

@@ -1,0 +1,76 @@
+"""Where hostnames are published: one place or several, as the configuration says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torpor.adapters.names.dnsmasq import DnsmasqNames
+from torpor.adapters.names.hosts_file import HostsFileNames, HostsFileSettings
+from torpor.adapters.names.local_file import LocalFile
+from torpor.adapters.names.process import DnsmasqSettings
+from torpor.adapters.names.reload import ByCommand, ByPidFile, NoReload, Reload
+from torpor.adapters.names.rfc2136 import Rfc2136Names, Rfc2136Settings
+from torpor.adapters.names.several import NamesInSeveralPlaces
+from torpor.config import Config, HostsFileConfig, Rfc2136Config
+from torpor.ports import Names
+
+
+@dataclass(frozen=True, slots=True)
+class BoundNames:
+    names: Names
+    stop: Callable[[], None]
+    """End the name server that is our own; what was published elsewhere stays there."""
+
+
+def bind(config: Config) -> BoundNames:
+    section = config.names
+    own = _dnsmasq(config)
+    places: list[Names] = []
+    for place in section.publish:
+        if place == "dnsmasq":
+            places.append(own)
+        elif place == "hosts-file" and section.hosts_file:
+            places.append(_hosts_file(config, section.hosts_file))
+        elif place == "rfc2136" and section.rfc2136:
+            places.append(_rfc2136(config, section.rfc2136))
+    # The server of an earlier configuration may still run, also where none is published to now.
+    return BoundNames(places[0] if len(places) == 1 else NamesInSeveralPlaces(places), own.stop)
+
+
+def _dnsmasq(config: Config) -> DnsmasqNames:
+    section = config.network
+    return DnsmasqNames(
+        DnsmasqSettings(
+            directory=config.state_dir / "names",
+            listen_address=section.gateway,
+            zone=section.zone,
+            subnet=section.subnet,
+            forwarders=tuple(str(address) for address in section.forwarders),
+        )
+    )
+
+
+def _hosts_file(config: Config, section: HostsFileConfig) -> HostsFileNames:
+    ask = str(section.ask) if section.ask else None
+    settings = HostsFileSettings(config.network.zone, section.block, ask, section.ask_port)
+    return HostsFileNames(settings, LocalFile(section.path, _reload(section)))
+
+
+def _reload(section: HostsFileConfig) -> Reload:
+    if section.pid_file:
+        return ByPidFile(section.pid_file, section.process)
+    return ByCommand(section.command) if section.command else NoReload()
+
+
+def _rfc2136(config: Config, section: Rfc2136Config) -> Rfc2136Names:
+    return Rfc2136Names(
+        Rfc2136Settings(
+            directory=config.state_dir / "published" / "rfc2136",
+            server=str(section.server),
+            zone=config.network.zone,
+            owner=section.owner,
+            key_file=section.key_file,
+            reverse_zones=section.reverse_zones,
+            port=section.port,
+            ttl=section.ttl,
+        )
+    )

@@ -5,7 +5,7 @@ An update carries its prerequisites (RFC 2136, 2.4), so that the server itself r
 is not ours, whatever happened since we looked.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,6 +43,25 @@ class _OutOfStep(BackendFailed):
     """What the server says does not fit what it said before."""
 
 
+class _FollowedZone(dns.zone.Zone):
+    """A copy of a zone that tells which names changed."""
+
+    def __init__(self, origin: dns.name.Name) -> None:
+        super().__init__(origin, relativize=False)
+        self.changed: set[dns.name.Name] = set()
+        self.all_changed = True
+
+    def writer(self, replacement: bool = False) -> dns.zone.Transaction:
+        transaction = super().writer(replacement)
+        if replacement:
+            self.all_changed = True
+        else:
+            transaction.check_put_rdataset(lambda _, name, __: self.changed.add(name))
+            transaction.check_delete_rdataset(lambda _, name, *__: self.changed.add(name))
+            transaction.check_delete_name(lambda _, name: self.changed.add(name))
+        return transaction
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What one name in a zone holds of the types that we write."""
@@ -50,8 +69,6 @@ class Held:
     ours: bool
     """It has our mark, and no other TXT record."""
     contents: Contents
-    text: str
-    """All of it, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +87,29 @@ class Primary:
     def __init__(self, address: str, port: int, key: dns.tsig.Key, owner: str, ttl: int) -> None:
         self._address = address
         self._port = port
-        self._key = key
+        self.key = key
         self._ttl = ttl
         self._mark = dns.rdata.from_text(dns.rdataclass.IN, TXT, f'"torpor owner={owner}"')
-        self._zones: dict[dns.name.Name, dns.zone.Zone] = {}
+        self._zones: dict[dns.name.Name, _FollowedZone] = {}
 
     @property
     def where(self) -> str:
         return f"{self._address} port {self._port}"
 
-    def follow(self, zone: dns.name.Name) -> int:
-        """Have the zone as the server has it now; its serial. Raises Unreachable, MissingPart, BackendFailed."""
+    def follow(self, zone: dns.name.Name) -> Set[Node] | None:
+        """Have the zone as the server has it now. Raises Unreachable, MissingPart, BackendFailed.
+
+        Returns the names that may have changed since the last time; None: any.
+        """
         try:
             self._transfer(zone)
         except _OutOfStep:  # the zone was put back to an older one, say: from the beginning
             self._zones.pop(zone, None)
             self._transfer(zone)
-        return self._zones[zone].get_soa().serial
+        copy = self._zones[zone]
+        changed = None if copy.all_changed else {Node(zone, name) for name in copy.changed}
+        copy.all_changed, copy.changed = False, set()
+        return changed
 
     def held(self, node: Node) -> Held | None:
         """None where there is no such name. As of the last `follow`."""
@@ -96,7 +119,12 @@ class Primary:
         marks = found.get_rdataset(dns.rdataclass.IN, TXT)
         contents = [rdata for kind in _KINDS for rdata in found.get_rdataset(dns.rdataclass.IN, kind) or ()]
         ours = marks is not None and len(marks) == 1 and marks[0] == self._mark
-        return Held(ours, frozenset(contents), found.to_text(node.name).replace("\n", "; "))
+        return Held(ours, frozenset(contents))
+
+    def text(self, node: Node) -> str:
+        """All that a name holds, for people. As of the last `follow`."""
+        found = self._zones[node.zone].get_node(node.name)
+        return found.to_text(node.name).replace("\n", "; ") if found is not None else "nothing"
 
     def marked(self, zone: dns.name.Name) -> Iterator[Node]:
         """Every name with our mark. As of the last `follow`."""
@@ -109,7 +137,7 @@ class Primary:
 
         Raises Unreachable, MissingPart, BackendFailed.
         """
-        update = dns.update.UpdateMessage(zone, keyring=self._key, keyname=self._key.name)
+        update = dns.update.UpdateMessage(zone, keyring=self.key, keyname=self.key.name)
         for change in changes:
             self._add(update, change)
         with self._translated(zone, "changed"):
@@ -135,8 +163,8 @@ class Primary:
             update.add(name, self._ttl, rdata)
 
     def _transfer(self, zone: dns.name.Name) -> None:
-        copy = self._zones.get(zone) or dns.zone.Zone(zone, relativize=False)
-        query, _ = dns.xfr.make_query(copy, keyring=self._key, keyname=self._key.name)
+        copy = self._zones.get(zone) or _FollowedZone(zone)
+        query, _ = dns.xfr.make_query(copy, keyring=self.key, keyname=self.key.name)
         with self._translated(zone, "read"):
             dns.query.inbound_xfr(
                 self._address, copy, query, self._port, timeout=_ANSWER_SECONDS, lifetime=_TRANSFER_SECONDS
@@ -160,14 +188,14 @@ class Primary:
         except (dns.tsig.PeerError, dns.tsig.BadSignature, dns.tsig.BadKey, dns.message.UnknownTSIGKey) as error:
             raise MissingPart(
                 what,
-                detail=f"it does not take the key {self._key.name.to_text(True)}",
+                detail=f"it does not take the key {self.key.name.to_text(True)}",
                 remedy="give both sides the same key file",
             ) from error
         except dns.exception.DNSException as error:
             raise _OutOfStep(what, detail=str(error), remedy="see its log; it is tried again") from error
 
     def _refused(self, zone: dns.name.Name, done: str, rcode: dns.rcode.Rcode) -> None:
-        name, key = zone.to_text(True), self._key.name.to_text(True)
+        name, key = zone.to_text(True), self.key.name.to_text(True)
         what = f"zone {name} could not be {done} on {self.where}"
         if rcode == dns.rcode.SERVFAIL:
             raise Unreachable(what, detail="the server says SERVFAIL", remedy="see its log; it is tried again")

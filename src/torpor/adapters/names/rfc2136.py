@@ -6,7 +6,7 @@ record beside it that names us. Law: a name without that mark is never touched.
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torpor.adapters.names.hosts_directory import HostsDirectory
 from torpor.adapters.names.nodes import Node, Wanted
 from torpor.adapters.names.primary import Change, Primary, Unreachable, batches
 from torpor.adapters.names.tsig import read_key
-from torpor.domain.errors import BackendFailed, Conflict, MissingPart, TorporError
+from torpor.domain.errors import BackendFailed, Conflict, TorporError
 from torpor.domain.naming import NameRecord, check_records, encode_label
 from torpor.ports import Check
 
@@ -57,8 +57,8 @@ class Rfc2136Names:
         self._wanted = Wanted(self._zone, self._zones[1:])
         self._primary: Primary | None = None
         self._loaded = False
-        self._settled: dict[dns.name.Name, int] = {}
-        """Serials of zones that were seen to hold just what they should."""
+        self._doubtful: dict[dns.name.Name, set[Node] | None] = dict.fromkeys(self._zones)
+        """By zone, the names that are not known to hold what they should; None: any may be so."""
         self._others: dict[Node, str] = {}
         """Names that we should hold and that are somebody else's, with what is there."""
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Rfc2136Names:
         """
         with self._lock:
             self._load()
-            self._each_zone(dict.fromkeys(self._zones))
+            self._each_zone(self._zones)
             self._refuse(self._others)
 
     def publish(self, records: Sequence[NameRecord]) -> None:
@@ -114,7 +114,7 @@ class Rfc2136Names:
                 self._load()
                 primary = self._reach()
                 for zone in self._zones:
-                    primary.follow(zone)
+                    self._doubt(zone, primary.follow(zone))
                 self._refuse(self._others)
             except TorporError as error:
                 return (Check(name, False, str(error), error.remedy),)
@@ -154,23 +154,27 @@ class Rfc2136Names:
     # --- what is ---
 
     def _reach(self) -> Primary:
-        if self._primary is None:
-            settings = self._settings
-            key = read_key(settings.key_file)
+        settings = self._settings
+        key = read_key(settings.key_file)  # each time: it may be a new one
+        if self._primary is None or self._primary.key != key:
             self._primary = Primary(settings.server, settings.port, key, settings.owner, settings.ttl)
         return self._primary
 
     def _push(self, touched: Iterable[Node]) -> None:
-        by_zone: dict[dns.name.Name, set[Node]] = {}
+        zones = set()
         for node in touched:
-            by_zone.setdefault(node.zone, set()).add(node)
-            self._settled.pop(node.zone, None)
-        self._each_zone(by_zone)
+            self._doubt(node.zone, {node})
+            zones.add(node.zone)
+        self._each_zone(zone for zone in self._zones if zone in zones)
 
-    def _each_zone(self, nodes: Mapping[dns.name.Name, set[Node] | None]) -> None:
+    def _doubt(self, zone: dns.name.Name, nodes: Set[Node] | None) -> None:
+        known = self._doubtful[zone]
+        self._doubtful[zone] = None if nodes is None or known is None else known | nodes
+
+    def _each_zone(self, zones: Iterable[dns.name.Name]) -> None:
         """All zones are tried before the first failure is told."""
         failures: list[TorporError] = []
-        for zone, some in nodes.items():
+        for zone in zones:
             again = Retrying(
                 retry=retry_if_exception_type(Unreachable),
                 wait=wait_fixed(0.2),
@@ -178,35 +182,35 @@ class Rfc2136Names:
                 reraise=True,
             )
             try:
-                again(self._converge, zone, some)
+                again(self._converge, zone)
             except TorporError as error:
                 failures.append(error)
                 if isinstance(error, Unreachable):
-                    break  # it has the other zones as well
-                if isinstance(error, MissingPart):
-                    self._primary = None  # the key is read anew
+                    self._primary = None  # it may come back with other zones that have the same serials
+                    break
         if failures:
             raise failures[0]
 
-    def _converge(self, zone: dns.name.Name, some: set[Node] | None) -> None:
-        """Let these names hold what they should; None: every name of the zone."""
+    def _converge(self, zone: dns.name.Name) -> None:
+        """Let every name of the zone hold what it should."""
         for size in _BATCH_SIZES:
             primary = self._reach()
-            serial = primary.follow(zone)
-            if some is None and self._settled.get(zone) == serial:
-                return
-            changes = list(self._changes(primary, self._nodes(primary, zone) if some is None else some))
-            if not changes and some is None:
-                self._settled[zone] = serial
+            self._doubt(zone, primary.follow(zone))
+            changes = list(self._changes(primary, self._candidates(primary, zone)))
             lost = [batch for batch in batches(changes, size) if not primary.change(zone, batch)]
             if not lost:
+                # Until they were seen there: the server may have lost them by then.
+                self._doubtful[zone] = {change.node for change in changes}
                 return
         raise BackendFailed(
             f"zone {zone.to_text(omit_final_dot=True)} on {self._settings.server} was changed by others all the time",
             remedy="it is tried again",
         )
 
-    def _nodes(self, primary: Primary, zone: dns.name.Name) -> set[Node]:
+    def _candidates(self, primary: Primary, zone: dns.name.Name) -> Set[Node]:
+        doubtful = self._doubtful[zone]
+        if doubtful is not None:
+            return doubtful
         return {node for node in self._wanted.nodes if node.zone == zone} | set(primary.marked(zone))
 
     def _changes(self, primary: Primary, nodes: Iterable[Node]) -> Iterator[Change]:
@@ -220,4 +224,4 @@ class Rfc2136Names:
                 if wanted != held.contents or not wanted:
                     yield Change(node, wanted, ours=True)
             elif wanted:
-                self._others[node] = held.text
+                self._others[node] = primary.text(node)

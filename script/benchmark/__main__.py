@@ -11,13 +11,18 @@ from rich.console import Console
 from benchmark.states.run import PARTS, Options
 from torpor.domain.instance import Codec
 
+_PLACES = ("dnsmasq", "hosts-file", "rfc2136")
+"""Where names are published."""
+
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     names = kinds.add_parser("names", help="how soon a name answers")
     names.add_argument("--runs", type=int, default=20)
-    names.add_argument("--published", type=int, default=5000, help="names that are there already")
+    names.add_argument("--published", type=int, default=10000, help="names that are there already")
+    names.add_argument("--places", type=_places, default=_PLACES, help=f"some of {','.join(_PLACES)}")
+    names.add_argument("--no-acceptance", action="store_true", help="start no guests; only time changes of names")
     states = kinds.add_parser("states", help="how fast guests go to disk and back, beside what else there is")
     _describe_states(states)
     for each in (names, states):
@@ -48,6 +53,13 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def _places(text: str) -> tuple[str, ...]:
+    places = tuple(text.split(","))
+    if not set(places) <= set(_PLACES):
+        raise argparse.ArgumentTypeError(f"not all of {text} are among {','.join(_PLACES)}")
+    return places
+
+
 def _parts(text: str) -> tuple[str, ...]:
     parts = tuple(text.split(","))
     if not set(parts) <= set(PARTS):
@@ -62,7 +74,9 @@ def _codecs(text: str) -> tuple[Codec, ...]:
 def _names(arguments: argparse.Namespace, console: Console) -> int:
     from benchmark import names  # needs the tests' tools
 
-    measurement = names.measure(arguments.runs, arguments.published)
+    measurement = names.measure(
+        arguments.runs, arguments.published, arguments.places, acceptance=not arguments.no_acceptance
+    )
     measurement.show(console)
     if arguments.json:
         measurement.write(arguments.json)

@@ -1,32 +1,27 @@
 """How soon names answer: after a workload was accepted, and when there are thousands of them."""
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from ipaddress import IPv4Network
-from pathlib import Path
 
 from tests.api import Api
 from tests.installation import installation
 from tests.name_latency import run_and_ask, wait_for_answer
 
+from benchmark.publishers import SUBNET, ZONE, Published, filled
 from benchmark.samples import Measurement
-from torpor.adapters.names.dnsmasq import DnsmasqNames
-from torpor.adapters.names.process import DnsmasqSettings
 from torpor.domain.naming import NameRecord
 
-ZONE, SERVER, PORT = "bench.internal", "127.0.0.53", 5353
-SUBNET = IPv4Network("10.96.0.0/16")
 NUMBER = 44
 
 
-def measure(runs: int, published: int) -> Measurement:
+def measure(runs: int, published: int, places: Sequence[str], acceptance: bool) -> Measurement:
     """`runs` samples of each; `published` names are there beside the one that changes."""
     measurement = Measurement("names", {"runs": runs, "names published": published})
-    _acceptance(measurement, runs)
-    _updates(measurement, runs, published)
+    if acceptance:
+        _acceptance(measurement, runs)
+    for place in places:
+        _updates(measurement, runs, published, place)
     return measurement
 
 
@@ -41,40 +36,41 @@ def _acceptance(measurement: Measurement, runs: int) -> None:
     measurement.add("acceptance to the name's answer", "ms", [1000 * each.answering for each in latencies])
 
 
-def _updates(measurement: Measurement, runs: int, published: int) -> None:
-    came, went = time_updates(runs, published)
-    measurement.add(f"a name comes, beside {published}", "ms", came)
-    measurement.add(f"a name goes, beside {published}", "ms", went)
+def _updates(measurement: Measurement, runs: int, published: int, place: str) -> None:
+    """`ours`: processor time of this process; the rest is the disk, the server, and others on this machine."""
+    with filled(place, published) as there:
+        came, went, ours = _time(there, runs, published)
+    measurement.add(f"{place}: a name comes, beside {published}", "ms", came)
+    measurement.add(f"{place}: a name goes, beside {published}", "ms", went)
+    measurement.add(f"{place}: of that, ours", "ms", ours)
 
 
 def time_updates(runs: int, published: int) -> tuple[list[float], list[float]]:
-    """Milliseconds until the name server knows of a name that comes, and of one that goes, `runs` of each."""
-    came, went = [], []
-    with _server() as names:
-        names.publish([NameRecord(f"n-{n}", str(SUBNET[n + 2])) for n in range(published)])
-        for n in range(runs):
-            record = NameRecord(f"new-{n}", str(SUBNET[published + n + 2]))
-            came.append(_until(partial(names.publish, [record]), record.name, record.address))
-            went.append(_until(partial(names.withdraw, [record.name]), record.name, None))
+    """Milliseconds until our own dnsmasq knows of a name that comes, and of one that goes, `runs` of each."""
+    with filled("dnsmasq", published) as there:
+        came, went, _ = _time(there, runs, published)
     return came, went
 
 
-def _until(change: Callable[[], None], name: str, address: str | None) -> float:
+def _time(there: Published, runs: int, published: int) -> tuple[list[float], list[float], list[float]]:
+    came: list[float] = []
+    went: list[float] = []
+    ours: list[float] = []
+    for n in range(runs):
+        record = NameRecord(f"new-{n}", str(SUBNET[published + n + 2]))
+        for change, address, samples in (
+            (partial(there.names.publish, [record]), record.address, came),
+            (partial(there.names.withdraw, [record.name]), None, went),
+        ):
+            began = time.process_time()
+            samples.append(_until(there, change, record.name, address))
+            ours.append(1000 * (time.process_time() - began))
+    return came, went, ours
+
+
+def _until(there: Published, change: Callable[[], None], name: str, address: str | None) -> float:
     """Milliseconds from the beginning of the change to the server's first answer that knows of it."""
     began = time.perf_counter()
     change()
-    wait_for_answer(SERVER, PORT, f"{name}.{ZONE}", address)
+    wait_for_answer(there.server, there.port, f"{name}.{ZONE}", address)
     return 1000 * (time.perf_counter() - began)
-
-
-@contextmanager
-def _server() -> Iterator[DnsmasqNames]:
-    """A name server of the benchmark's own, on the loopback interface."""
-    with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
-        Path(folder).chmod(0o755)  # the server reads as a user of its own
-        names = DnsmasqNames(DnsmasqSettings(Path(folder) / "names", SERVER, ZONE, SUBNET, port=PORT))
-        try:
-            names.ensure()
-            yield names
-        finally:
-            names.stop()

@@ -131,7 +131,7 @@ class HostsFileConfig(_Section):
     """A block of our own in a hosts file that others write as well."""
 
     path: Path
-    """Absolute; on the machine that `ssh` names, or on this one."""
+    """Absolute."""
     block: str = "torpor"
     """Tells it from the blocks of other Torpors in that file."""
     pid_file: Path | None = None

@@ -20,6 +20,8 @@ from torpor.ports import Check
 
 _ANSWER_SECONDS = 2.0
 """After so long without a better answer, the server is taken for stuck."""
+_READ_SECONDS = 0.003
+"""So much longer for each name: a server that reads ten thousand files is busy for seconds, and answers nobody."""
 _CROWD = 64
 _LOG_BYTES = 4 * 2**20
 _OLDEST = (2, 88)
@@ -151,7 +153,10 @@ class DnsmasqNames:
     def _unheard(self, wanted: Sequence[NameRecord]) -> Answers:
         settings = self._settings
         answers = {q: found for record in wanted for q, found in wanted_of(record, settings.zone).items()}
-        return unheard(settings.listen_address, settings.port, answers, _ANSWER_SECONDS)
+        left = unheard(settings.listen_address, settings.port, answers, _ANSWER_SECONDS)
+        if left:
+            left = unheard(settings.listen_address, settings.port, left, _READ_SECONDS * self._hosts.count())
+        return left
 
     def _version(self) -> tuple[int, ...]:
         try:

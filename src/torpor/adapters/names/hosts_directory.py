@@ -66,6 +66,11 @@ class HostsDirectory:
             self._read = read
             return {name: record for name, (_, record) in read.items()}
 
+    def count(self) -> int:
+        """How many files there are."""
+        with self._translated("read"):
+            return sum(1 for _ in self._path.iterdir()) if self._path.is_dir() else 0
+
     def put(self, records: Sequence[NameRecord]) -> Sequence[NameRecord]:
         """Write those that are not there yet; return these."""
         with self._translated("written"):

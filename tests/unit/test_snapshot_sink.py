@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from torpor.adapters.qemu.drain import Pace
 from torpor.adapters.qemu.sink import Sink
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,17 @@ def test_a_short_stream_is_all_that_is_written(tmp_path: Path, size: int) -> Non
     os.write(sink.writer, STREAM[:size])
     assert sink.finish() == xxhash.xxh3_128(STREAM[:size]).hexdigest()
     assert (tmp_path / "stream").read_bytes() == STREAM[:size]
+
+
+def test_the_pace_is_kept_and_what_was_missed_is_no_burst() -> None:
+    pace, now = Pace(1000.0), 50.0
+    for _ in range(100):
+        now += pace.delay(10, now)
+    assert now == pytest.approx(51.0, abs=0.01), "ten bytes take ten milliseconds"
+    now += 5.0
+    delays = [pace.delay(10, now) for _ in range(3)]
+    assert delays == [pytest.approx(late) for late in (0.007, 0.017, 0.027)]
+    assert Pace(1e12).delay(10, now) > 0, "nor is it asked again at once"
 
 
 def wait_for(file: Path, content: bytes) -> None:

@@ -41,6 +41,15 @@ def test_nothing_is_left_of_a_snapshot_whose_stream_breaks_off() -> None:
         assert qemu.ask(spec.id, "status")["nonce"] == nonce
 
 
+def test_the_guests_processors_come_first_while_it_is_kept() -> None:
+    with bench() as qemu:
+        spec = qemu.booted(new_spec())
+        seen = []
+        qemu.backend.snapshots.take([spec], "s1", lambda done, total: seen.append(before_the_rest(qemu, spec)))
+        assert seen and min(seen) > 0, "while the stream is written"
+        assert before_the_rest(qemu, spec) == 0, "afterwards"
+
+
 DAEMON = """
 import os, sys
 from pathlib import Path
@@ -69,6 +78,7 @@ def test_a_guest_outlives_the_daemon_that_keeps_it() -> None:
         assert not qemu.backend.snapshots.list(spec.id)
         qemu.backend.snapshots.remove(spec.id, "s1")
         assert not list(qemu.folder(spec.id).snapshots.iterdir())
+        assert before_the_rest(qemu, spec) == 0, "its processors are nobody's favourites any more"
         qemu.backend.snapshots.take([spec], "s1", ignore)
         assert qemu.ask(spec.id, "status")["nonce"] == nonce
 
@@ -104,6 +114,15 @@ def test_a_lazily_restored_guest_is_kept_too() -> None:
         qemu.backend.snapshots.lay_down(spec, spec.id, "s1")
         qemu.resume(spec)
         assert qemu.ask(spec.id, "status")["nonce"] == nonce
+
+
+def before_the_rest(qemu: Bench, spec: InstanceSpec) -> int:
+    """By how much the guest's processors are nicer to themselves than QEMU's other threads are."""
+    vm = qemu.backend.vms.require(spec.id)
+    (cpu,) = vm.execute("query-cpus-fast")
+    niceness = (os.getpriority(os.PRIO_PROCESS, thread) for thread in (vm.process.pid, cpu["thread-id"]))
+    rest, guest = niceness
+    return rest - guest
 
 
 def stat(path: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torpor.adapters.qemu.calm import prepare_memory
 from torpor.adapters.qemu.command_line import RAM
+from torpor.adapters.qemu.favour import favour
 from torpor.adapters.qemu.qmp import CommandFailed
 from torpor.adapters.qemu.ram import PAGE, Region
 from torpor.adapters.qemu.sink import Sink
@@ -88,6 +89,7 @@ class Background:
 
     def prepare(self) -> None:
         """What takes time, while the guest still runs."""
+        favour(self.vm, on=True)
         region = Region(RAM, self.size, self.vm.address_of(RAM, 0))
         try:
             prepare_memory(self.vm.process.pid, region)
@@ -124,6 +126,7 @@ class Background:
         """(checksum, bytes of guest memory) of the stream, durable."""
         memory = int(self.vm.execute("query-migrate").get("ram", {}).get("normal", 0)) * PAGE
         checksum = self.sink.finish()
+        favour(self.vm, on=False)
         switch(self.vm, on=False)
         return checksum, memory
 
@@ -191,4 +194,5 @@ def end_stream(vm: Vm) -> None:
             last, moved_at = done, time.monotonic()
         require_moving(moved_at)
         time.sleep(0.02)
+    favour(vm, on=False)
     switch(vm, on=False)

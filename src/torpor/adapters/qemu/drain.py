@@ -5,6 +5,10 @@ a guest that stalls, and with a pipe that breaks QEMU 7.2 hangs for good: nobody
 that holds QEMU's lock. So this reads to the end whatever happens: up to BYTES ahead of the disk, on after the
 daemon's death, and on after the disk was full, into nothing then.
 
+It takes in a little at a time, and no more than PACE. Woken for every page that QEMU writes it would take the guest's
+processor away from it; and as fast as QEMU can, stream and disk together keep a small host so busy that the guest is
+held up.
+
 It begins when the pipe HELD (a file descriptor) ends, and leaves out the FILLED bytes that come first.
 
 Prints one line of JSON at its end: `{"checksum": xxh3_128 in hex}` or `{"errno": number}`. The file is durable then.
@@ -18,11 +22,31 @@ import mmap
 import os
 import sys
 import threading
+import time
 from queue import SimpleQueue
 
 import xxhash
 
 PIECE = 4 << 20
+PACE = 100 << 20
+"""Bytes a second. QEMU's thread alone, with a core to itself, comes to twice as much or so."""
+_GULP = 256 << 10
+"""Bytes at a time. The guest's write faults wait for as long as a gulp takes at that pace: a few milliseconds."""
+_LEAST_SECONDS = 0.001
+_CATCH_UP_SECONDS = 0.003
+
+
+class Pace:
+    """When to read again."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._due = 0.0
+
+    def delay(self, size: int, now: float) -> float:
+        """Seconds to wait after `size` bytes. What was missed long ago is not caught up: it would be a burst."""
+        self._due = max(self._due, now - _CATCH_UP_SECONDS) + size / self._rate
+        return max(_LEAST_SECONDS, self._due - now)
 
 
 class Drain:
@@ -35,6 +59,7 @@ class Drain:
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
         self._full: SimpleQueue[tuple[mmap.mmap, int] | None] = SimpleQueue()
         self._to_make = max(2, room // PIECE)
+        self._pace = Pace(PACE)
         self._failure: OSError | None = None
 
     def run(self) -> dict[str, object]:
@@ -43,7 +68,7 @@ class Drain:
         filled = PIECE
         while filled == PIECE:
             buffer = self._buffer()
-            filled = fill(self._source, buffer)
+            filled = fill(self._source, buffer, self._pace)
             self._full.put((buffer, filled))
         self._full.put(None)
         writer.join()
@@ -89,14 +114,15 @@ class Drain:
             done += os.pwrite(file, piece[done:], offset + done)
 
 
-def fill(fd: int, buffer: mmap.mmap) -> int:
+def fill(fd: int, buffer: mmap.mmap, pace: Pace) -> int:
     """Read until the buffer is full or the pipe has ended."""
     view, filled = memoryview(buffer), 0
     while filled < PIECE:
-        got = os.readv(fd, [view[filled:]])
+        got = os.readv(fd, [view[filled : filled + _GULP]])
         if not got:
             break
         filled += got
+        time.sleep(pace.delay(got, time.monotonic()))
     return filled
 
 

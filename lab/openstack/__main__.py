@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.openstack.failure import LabFailed
 from lab.openstack.namespaces import Cell
 from lab.openstack.rise import down, up
-from lab.openstack.settings import Lab
+from lab.openstack.settings import NUMBERS, Lab, folder_of
 from lab.openstack.state import is_up, report
 
 _DOWN = 3
@@ -21,7 +21,8 @@ _DOWN = 3
 def main() -> int:
     arguments = _parse()
     size = {name: getattr(arguments, name) for name in ("vcpus", "memory_mb") if name in arguments}
-    lab = Lab(arguments.folder.resolve(), **size)
+    folder = arguments.folder or folder_of(arguments.number)
+    lab = Lab(folder.resolve(), **size, number=arguments.number)
     began = time.monotonic()
 
     def say(what: str) -> None:
@@ -51,7 +52,11 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/lab", description="A real OpenStack on this machine, in a folder.")
-    parser.add_argument("--folder", type=Path, default=Path("build/lab"), help="where it lies (default: build/lab)")
+    parser.add_argument(
+        "--number", type=int, choices=NUMBERS, default=Lab.number, metavar="N",
+        help="which one, where several run side by side: 0 (default) to 255",
+    )  # fmt: skip
+    parser.add_argument("--folder", type=Path, help="where it lies (default: build/lab; of another number build/lab-N)")
     acts = parser.add_subparsers(dest="act", required=True, metavar="up|down|status|enter")
     bring_up = acts.add_parser("up", help="have it running and ready to use")
     bring_up.add_argument("--vcpus", type=int, default=Lab.vcpus, help="what its compute host offers (%(default)s)")

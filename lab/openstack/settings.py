@@ -6,6 +6,8 @@ from pathlib import Path
 PASSWORD = "lab"
 """Of every account in it. Nobody can reach the lab but who is on this machine."""
 REGION = "RegionOne"
+NUMBERS = range(256)
+"""A lab's number is a byte of its address."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +17,24 @@ class Lab:
     folder: Path
     vcpus: int = 3
     memory_mb: int = 3072
-    interface: str = "torporlab0"
-    """This machine's end of the cable to the lab."""
-    machine_address: str = "10.109.0.1"
-    address: str = "10.109.0.2"
+    number: int = 0
+    """Labs of different numbers don't meet on the machine."""
     prefix: int = 30
     hostname: str = "lab"
     """Its compute host is called so."""
+
+    @property
+    def interface(self) -> str:
+        """This machine's end of the cable to the lab."""
+        return f"torporlab{self.number}"
+
+    @property
+    def machine_address(self) -> str:
+        return f"10.109.{self.number}.1"
+
+    @property
+    def address(self) -> str:
+        return f"10.109.{self.number}.2"
 
     @property
     def root(self) -> Path:
@@ -42,3 +55,8 @@ class Lab:
 
     def endpoint(self, port: int, path: str = "") -> str:
         return f"http://{self.address}:{port}{path}"
+
+
+def folder_of(number: int, below: Path = Path("build")) -> Path:
+    """Where the lab of this number lies unless somebody says otherwise."""
+    return below / (f"lab-{number}" if number else "lab")

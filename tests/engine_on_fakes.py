@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Literal
 
+from torpor.adapters.address_pool import AddressPool
 from torpor.adapters.fakes import (
     FakeAdoption,
     FakeBatchSystem,
@@ -36,7 +37,7 @@ from torpor.engine.scrub import Scrub
 from torpor.engine.service import Service
 from torpor.engine.states import StateKeeper
 from torpor.engine.views import RunRequest
-from torpor.ports import Capabilities
+from torpor.ports import Capabilities, Provisions
 
 OVERHEAD_MB = 64
 
@@ -107,6 +108,7 @@ class EngineOnFakes:
         states_mb: int | None = None,
         capabilities: Capabilities = ABLE,
         unplanned_start: Literal["suspend", "leave"] = "suspend",
+        provisions: Provisions | None = None,
     ) -> None:
         """`records`: ledger, journal, inventory and history, instead of those in memory."""
         self.clock = ManualClock()
@@ -135,6 +137,7 @@ class EngineOnFakes:
             console_log="/nowhere/{instance}/console.log",
             unplanned_start=unplanned_start,
         )
+        self.provisions = provisions or AddressPool(self.settings.subnet)
         self.start()
 
     def start(self) -> None:
@@ -158,6 +161,7 @@ class EngineOnFakes:
             clock=self.clock,
             snapshots=Dying(self.snapshots, dying, SNAPSHOT_ACTS),
             adoption=self.adoption,
+            provisions=self.provisions,
         )
         records = Records(self.parts)
         executor = Executor(self.parts, records, self.settings)
@@ -170,7 +174,14 @@ class EngineOnFakes:
             self.parts, records, self.settings, loop, reader, StateKeeper(self.parts, records, self.settings, executor)
         )
         self.parts.names.ensure()
+        if self.world.capabilities().shared_books and not self.ledger.hosts():
+            self.enter_host()
         self.queue.start()
+
+    def enter_host(self) -> None:
+        """As a scheduler does that knows its hosts: with what others have not got of it."""
+        host = self.world.host()
+        self.ledger.set_host(host.id, host.total)
 
     def settle(self, rounds: int = 40, step: float = 1.0) -> None:
         """Rounds, with time going by between them."""
@@ -231,4 +242,5 @@ class EngineOnFakes:
             for i in ids:
                 assert self.world.states(i)[0].status == "whole"
         assert processes - set(strays) <= compute, "a process without a claim"
-        assert compute & set(ids) <= processes, "a claim without a process"
+        if not self.world.capabilities().shared_books:  # there, what owners save or stop keeps its room
+            assert compute & set(ids) <= processes, "a claim without a process"

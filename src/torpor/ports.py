@@ -38,7 +38,8 @@ class Capabilities:
     """What a backend can do; the contract suite is keyed on it."""
 
     gang_pause: bool
-    """All instances of a workload can be paused before any is saved."""
+    """All instances of a workload can be paused before any is saved. Otherwise a VM can't stand still in memory:
+    `pause` saves it as well and ends its process; `restore` only looks at its state, and `run_on` brings it back."""
     revert: bool
     """A restored instance, and its disk, can be taken back to the state that it was restored from."""
     guest_agent: bool
@@ -51,6 +52,8 @@ class Capabilities:
     is taken back by restoring the VM."""
     adoption: bool = False
     """The host is shared with VMs of others, which can be taken in; the backend has the `Adoption` port."""
+    shared_books: bool = False
+    """The books are a scheduler's, which knows its hosts by itself, and others claim in them what is released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,35 @@ class Hypervisor(Protocol):
 
     def erase(self, instance: InstanceId) -> None:
         """Stop it by force, then remove its disk, states, NIC and folder. Converges."""
+        ...
+
+
+class Provisions(Protocol):
+    """What a workload gets before there is room for it: its exact size, and addresses and MACs of its own."""
+
+    def settle(self, workload: Workload) -> Workload:
+        """The workload as it will be run: named things looked up, what is not said filled in. Changes nothing.
+
+        Raises Invalid, NotFound, Refused (a quota, say).
+        """
+        ...
+
+    def propose(self, instances: Sequence[Instance], taken: Set[str]) -> Sequence[Instance]:
+        """The instances with address and MAC as far as those are ours to choose; `taken` are others' addresses.
+
+        Changes nothing. Raises AddressPoolEmpty.
+        """
+        ...
+
+    def reserve(self, workload: Workload, instances: Sequence[Instance]) -> Sequence[Instance]:
+        """The instances with an address and a MAC that nobody else gets until they are given back; all or none.
+
+        Converges. Raises AddressPoolEmpty, Refused, NotFound, BackendFailed.
+        """
+        ...
+
+    def give_back(self, workload: Workload, instances: Sequence[Instance]) -> None:
+        """Of instances that were not accepted after all, or are out of the records. Converges."""
         ...
 
 
@@ -256,8 +288,13 @@ class Guest(Protocol):
 
     def agent_answers(self, instance: InstanceId) -> bool: ...
 
+    def vantage(self) -> str:
+        """Where `probe` sees an address, in words: "on its interface"."""
+        ...
+
     def probe(self, instance: Instance) -> bool:
-        """Whether the instance's own MAC answers for its address on the network (ARP)."""
+        """Whether the instance's own MAC has its address, as near to the guest as can be looked: it answers on the
+        network (ARP), or where nobody can ask there, the network's own books say so."""
         ...
 
     def addresses(self, instance: InstanceId) -> Sequence[str]:
@@ -275,8 +312,11 @@ class Guest(Protocol):
         """
         ...
 
-    def set_clock(self, instance: InstanceId, now: float) -> ClockGap:
-        """Set the guest's clock to `now`, and look how well that went. Raises BackendFailed."""
+    def set_clock(self, instance: InstanceId, now: float) -> ClockGap | None:
+        """Set the guest's clock to `now`, and look how well that went. Raises BackendFailed.
+
+        None where the backend has set it by itself as the guest ran on, and does not tell how that went.
+        """
         ...
 
     def execute(self, instance: InstanceId, command: str) -> int:
@@ -380,8 +420,11 @@ class Ledger(Protocol):
 
     def claims(self) -> Sequence[Claim]: ...
 
-    def claim(self, claims: Sequence[Claim]) -> None:
-        """Enter all or none, each in the place of the consumer's claim of that kind. Raises NoCapacity."""
+    def claim(self, claims: Sequence[Claim], instead_of: Sequence[InstanceId] = ()) -> None:
+        """Enter all or none, each in the place of the consumer's claim of that kind. Raises NoCapacity.
+
+        In the same transaction the COMPUTE claims of `instead_of` are released: nobody else gets what they held.
+        """
         ...
 
     def release(self, consumers: Sequence[InstanceId], kinds: Sequence[ClaimKind]) -> None:

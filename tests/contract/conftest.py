@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 from tests.libvirt_host import LibvirtBench, libvirt_bench
 from tests.vms import Bench, bench, new_spec
 
-from torpor.adapters.fakes import SHARED, FakeGangs, FakeHypervisor, FakeSnapshots, FakeStateStore, ManualClock
+from torpor.adapters.fakes import CLOUD, SHARED, FakeGangs, FakeHypervisor, FakeSnapshots, FakeStateStore, ManualClock
+from torpor.adapters.fakes.hypervisor import ABLE
 from torpor.adapters.qemu.layout import InstanceFolder
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism
@@ -42,11 +44,22 @@ class Machines:
     """What the running guest drew at its boot."""
     let_run: Callable[[float], None]
     """Let seconds pass."""
+    spec: Callable[[], InstanceSpec] = new_spec
+    """A new instance to be, that has got what `Provisions` give."""
+    off: Callable[[], Collection[InstanceId]] = tuple
+    """Instances that are not observed and take room all the same, where a scheduler has the books."""
+    keeps_older: bool = True
+    """Older states are known until they are settled; and they are files, which can be read and removed."""
     veterans: list[InstanceSpec] = field(default_factory=list)
 
     @property
     def can(self) -> Capabilities:
         return self.hypervisor.capabilities()
+
+    @property
+    def still(self) -> BackendState:
+        """What a paused instance is seen as: where it can't stand still in memory, it has been saved."""
+        return BackendState.PAUSED if self.can.gang_pause else BackendState.ABSENT
 
     @property
     def snapshots(self) -> Snapshots:
@@ -64,12 +77,12 @@ class Machines:
     def veteran(self) -> InstanceSpec:
         """A running instance whose guest can tell its counter; tests hand it on, for a boot takes long."""
         if not (self.veterans and self.state(self.veterans[-1]) is BackendState.RUNNING):
-            self.veterans.append(self.booted(new_spec()))
+            self.veterans.append(self.booted(self.spec()))
         return self.veterans[-1]
 
     def started(self) -> InstanceSpec:
         """A new instance with a process; its guest may still be booting."""
-        spec = new_spec()
+        spec = self.spec()
         self.hypervisor.boot(spec)
         return spec
 
@@ -92,18 +105,28 @@ class Machines:
         self.hypervisor.run_on(spec.id)
 
 
+FAKES = {"fake": ABLE, "fake-plain": SHARED, "fake-cloud": CLOUD}
+"""The fake, with what a host can do that is ours alone, one that is shared, as under libvirt, and a cloud."""
+
+
 def ignore(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-@pytest.fixture(scope="session", params=["fake", "fake-plain", "qemu", "qemu-stream", "libvirt"])
+BACKENDS = ["openstack"] if os.environ.get("TORPOR_CONTRACT_ON_LAB") else [*FAKES, "qemu", "qemu-stream", "libvirt"]
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Machines]:
-    """`fake-plain` is the fake with what a shared host can do, as libvirt."""
-    if request.param == "libvirt":
+    """`script/test openstack` has the lab's, which takes a while, and no other."""
+    if request.param == "openstack":
+        with openstack_machines() as machines:
+            yield machines
+    elif request.param == "libvirt":
         with libvirt_bench() as libvirt:
             yield _libvirt(libvirt)
-    elif request.param.startswith("fake"):
-        yield _fake(plain=request.param == "fake-plain")
+    elif request.param in FAKES:
+        yield _fake(FAKES[request.param])
     else:
         with bench(mechanism=Mechanism.STREAM if request.param == "qemu-stream" else None) as qemu:
             yield _real(qemu)
@@ -133,7 +156,7 @@ def machines(backend: Machines) -> Iterator[Machines]:
 def _cleared(backend: Machines) -> Iterator[Machines]:
     yield backend
     veterans = {spec.id for spec in backend.veterans}
-    for id in set(backend.hypervisor.observe()) - veterans:
+    for id in {*backend.hypervisor.observe(), *backend.off()} - veterans:
         backend.hypervisor.erase(id)
 
 
@@ -167,6 +190,33 @@ def _libvirt(libvirt: LibvirtBench) -> Machines:
     )
 
 
+@contextmanager
+def openstack_machines() -> Iterator[Machines]:
+    from tests.lab_machines import lab_bench  # needs openstacksdk, which other tiers go without
+
+    with lab_bench() as lab:
+        backend = lab.backend
+        yield Machines(
+            backend.hypervisor,
+            backend.gangs,
+            backend.suspension,
+            backend.states,
+            None,
+            _not_to_be_damaged,
+            lab.booted,
+            lambda id: float(lab.newest_tick(id)[0]),
+            lambda id: lab.newest_tick(id)[1],
+            time.sleep,
+            lab.spec,
+            lab.made,
+            keeps_older=False,
+        )
+
+
+def _not_to_be_damaged(instance: InstanceId) -> None:
+    raise AssertionError("Nova lets nobody reach its states")
+
+
 def flip_a_bit(folder: InstanceFolder) -> None:
     """In the memory of the newest state, where there is data."""
     newest = max((int(path.name), path) for path in folder.states.iterdir() if path.name.isdigit())[1]
@@ -180,9 +230,9 @@ def flip_a_bit_of(file: Path) -> None:
         os.pwrite(opened.fileno(), bytes([byte ^ 1]), at)
 
 
-def _fake(lazy: bool = False, plain: bool = False) -> Machines:
+def _fake(capabilities: Capabilities = ABLE, lazy: bool = False) -> Machines:
     clock = ManualClock()
-    fake = FakeHypervisor(clock, capabilities=SHARED) if plain else FakeHypervisor(clock, lazy=lazy)
+    fake = FakeHypervisor(clock, capabilities=capabilities, lazy=lazy)
 
     def booted(spec: InstanceSpec) -> InstanceSpec:
         fake.boot(spec)

@@ -14,7 +14,7 @@ def test_a_gang_stands_still_and_runs_on_as_one(machines: Machines) -> None:
     skew = machines.gangs.pause(ids)
     assert skew is not None
     assert 0.0 <= skew < 5.0
-    assert {machines.state(spec) for spec in specs} == {BackendState.PAUSED}
+    assert {machines.state(spec) for spec in specs} == {machines.still}
     again = machines.gangs.run_on(ids)
     assert again is not None
     assert again >= 0.0
@@ -27,7 +27,7 @@ def test_the_skew_is_not_known_where_one_stood_still_before(machines: Machines) 
     machines.hypervisor.pause(ids[0])
     assert machines.gangs.pause(ids) is None
     assert machines.gangs.pause(ids) is None
-    assert {machines.state(spec) for spec in specs} == {BackendState.PAUSED}
+    assert {machines.state(spec) for spec in specs} == {machines.still}
     machines.hypervisor.run_on(ids[1])
     assert machines.gangs.run_on(ids) is None
     assert {machines.state(spec) for spec in specs} == {BackendState.RUNNING}

@@ -12,7 +12,7 @@ from torpor.adapters.sql import Database, SqlInventory
 from torpor.domain.errors import Conflict, Invalid, NotFound, Problem
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import AddressState, Instance
-from torpor.domain.workload import Flavor, Origin, Workload, WorkloadState
+from torpor.domain.workload import Flavor, Origin, ServerOptions, Workload, WorkloadState
 from torpor.ports import Inventory
 
 
@@ -237,6 +237,7 @@ def test_every_field_is_kept(inventory: Inventory) -> None:
         attempts=2,
         origin=Origin(WorkloadId("v"), 'it\'s "so"'),
         adopted=True,
+        options=ServerOptions("project", "flavor", ("one", "two"), "key", ("default",)),
     )
     its_instance = Instance(
         id=InstanceId("i"),
@@ -253,6 +254,7 @@ def test_every_field_is_kept(inventory: Inventory) -> None:
         problem=problem,
         clock_off=-0.25,
         clock_detail='it\'s "behind"',
+        network="one",
     )
     assert_nothing_is_default(full)
     assert_nothing_is_default(its_instance)

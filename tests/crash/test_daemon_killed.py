@@ -7,7 +7,7 @@ import pytest
 from tests.installation import Installation, installation, wait_until
 
 from torpor.domain.operation import OperationKind, StepKind
-from torpor.engine.operations import STEPS
+from torpor.engine.operations import SHARED_BOOKS, STEPS
 
 MOMENTS = ("intended", "acted", "recorded")
 SECOND = (StepKind.BOOT, StepKind.SAVE, StepKind.RELEASE_MEMORY, StepKind.RESTORE)
@@ -17,10 +17,10 @@ HOLDS_MB = 128 + 64
 Point = tuple[StepKind, str, int]
 
 
-def points(kind: OperationKind) -> list[Point]:
+def points(kind: OperationKind, shared_books: bool = False) -> list[Point]:
     """Step, moment, and which of the gang's instances the step is of."""
     found: list[Point] = []
-    for step in STEPS[kind]:
+    for step in SHARED_BOOKS.get(kind, STEPS[kind]) if shared_books else STEPS[kind]:
         found += [(step, moment, 0) for moment in MOMENTS]
         if step in SECOND:
             found.append((step, "acted", 1))

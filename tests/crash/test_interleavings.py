@@ -1,9 +1,11 @@
 """The daemon dies before or after every single act of a whole story, on the fakes."""
 
+from typing import Any
+
 import pytest
 from tests.engine_on_fakes import Death, EngineOnFakes
 
-from torpor.adapters.fakes.hypervisor import ABLE, SHARED
+from torpor.adapters.fakes.hypervisor import ABLE, CLOUD, SHARED
 from torpor.domain.capacity import ClaimKind
 from torpor.domain.workload import WorkloadState
 from torpor.engine.views import CloneRequest
@@ -72,8 +74,8 @@ def acts_of_the_snapshot_story() -> int:
 SNAPSHOT_STORY_ACTS = acts_of_the_snapshot_story()
 
 
-def acts_of_the_story() -> int:
-    engine, _ = prepared()
+def acts_of_the_story(capabilities: Capabilities) -> int:
+    engine, _ = prepared(capabilities)
     before = engine.counter.count
     story(engine)
     assert engine.state("batch") is WorkloadState.ACTIVE
@@ -81,8 +83,17 @@ def acts_of_the_story() -> int:
     return engine.counter.count - before
 
 
-ACTS = acts_of_the_story()
-BACKENDS = pytest.mark.parametrize("capabilities", [ABLE, SHARED], ids=["own", "shared"])
+KINDS = {"own": ABLE, "shared": SHARED, "cloud": CLOUD}
+BACKENDS = pytest.mark.parametrize("capabilities", KINDS.values(), ids=KINDS)
+
+
+def every_act(step: int = 1) -> list[Any]:
+    """Of the story, on each kind of backend."""
+    return [
+        pytest.param(able, act, id=f"{name}-{act}")
+        for name, able in KINDS.items()
+        for act in range(1, acts_of_the_story(able) + 1, step)
+    ]
 
 
 def test_the_story_has_every_kind_of_act() -> None:
@@ -93,9 +104,8 @@ def test_the_story_has_every_kind_of_act() -> None:
     assert {"pause", "save", "boot", "restore", "spend", "run_on", "stop", "settle"} <= set(engine.counter.calls)
 
 
-@BACKENDS
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("act", range(1, ACTS + 1))
+@pytest.mark.parametrize(("capabilities", "act"), every_act())
 def test_death_at_any_act_loses_nothing(act: int, moment: str, capabilities: Capabilities) -> None:
     engine, nonces = prepared(capabilities)
     if moment == "before":
@@ -113,8 +123,7 @@ def test_death_at_any_act_loses_nothing(act: int, moment: str, capabilities: Cap
     assert not engine.journal.open()
 
 
-@BACKENDS
-@pytest.mark.parametrize("act", range(1, ACTS + 1, 3))
+@pytest.mark.parametrize(("capabilities", "act"), every_act(3))
 def test_death_twice_in_a_row_loses_nothing(act: int, capabilities: Capabilities) -> None:
     engine, nonces = prepared(capabilities)
     engine.counter.die_after = engine.counter.count + act

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import URL
 from tests.engine_on_fakes import Death, EngineOnFakes
 
-from torpor.adapters.fakes.hypervisor import ABLE, SHARED
+from torpor.adapters.fakes.hypervisor import ABLE, CLOUD, SHARED
 from torpor.adapters.sql import Database, SqlHistory, SqlInventory, SqlJournal, SqlLedger
 from torpor.domain.adoption import Mark
 from torpor.domain.errors import TorporError
@@ -280,8 +280,20 @@ class SharedLaws(LawsThatComeToRest):
         super().finish()
 
 
+class CloudLaws(SharedLaws):
+    """The same in a cloud: to pause is to save, and what is released can be taken by others."""
+
+    capabilities = CLOUD
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine.enter_host()
+
+
 RANDOM = settings(max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestLaws = LawsThatComeToRest.TestCase
 TestLaws.settings = RANDOM
 TestSharedLaws = SharedLaws.TestCase
 TestSharedLaws.settings = RANDOM
+TestCloudLaws = CloudLaws.TestCase
+TestCloudLaws.settings = RANDOM

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.functional.canned import CannedService
 
 from torpor import daemon, log
+from torpor.adapters.address_pool import AddressPool
 from torpor.adapters.fakes import (
     SHARED,
     FakeAdoption,
@@ -84,6 +85,7 @@ def parts_on_fakes(clock: Clock, failing: str | None, shared: bool = False) -> P
         clock=clock,
         snapshots=FakeSnapshots(world),
         adoption=FakeAdoption(world),
+        provisions=AddressPool("10.9.0.0/24"),
     )
 
 

@@ -158,6 +158,7 @@ def test_what_the_agent_refuses_is_told_apart_from_silence(bench: Bench) -> None
 def test_the_clock_is_set_to_the_split_second(bench: Bench) -> None:
     now = time.time() + 1000.25
     gap = bench.guest.set_clock(bench.id, now)
+    assert gap is not None
     assert gap.behind == pytest.approx(1000.25, abs=2.0)
     assert abs(gap.left) < 0.5
 

@@ -1,4 +1,4 @@
-"""A backend that can't keep a VM's memory while the VM runs on."""
+"""A backend that takes no snapshots: implements `Snapshots` with none."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,26 @@ from torpor.ports import Progress
 
 
 class NoSnapshots:
-    """Implements `Snapshots`: there are none, and none can be taken."""
+    def __init__(self, why: str) -> None:
+        """`why`: a clause for people."""
+        self._why = why
 
     def take(self, specs: Sequence[InstanceSpec], name: str, progress: Progress) -> Sequence[Snapshot]:
-        raise Refused(f"snapshot {name} was not taken", detail="this backend takes none", remedy="suspend it instead")
+        """Raises Refused."""
+        raise Refused(f"snapshot {name} is not taken", detail=self._why)
 
     def list(self, instance: InstanceId) -> Sequence[Snapshot]:
         return ()
 
     def remove(self, instance: InstanceId, name: str) -> None:
-        """There is none to remove."""
+        """There are none."""
 
     def verify(self, instance: InstanceId, name: str, progress: Progress) -> None:
-        raise NotFound(f"there is no snapshot {name}")
+        raise _none(name)
 
     def lay_down(self, spec: InstanceSpec, source: InstanceId, name: str) -> None:
-        raise NotFound(f"there is no snapshot {name}")
+        raise _none(name)
+
+
+def _none(name: str) -> NotFound:
+    return NotFound(f"there is no snapshot {name}", detail="this backend takes none")

@@ -53,6 +53,11 @@ def run(
     duration: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Ends then: 90s, 2h.")] = None,
     command: Annotated[str | None, typer.Option(help="Shell command for every guest; ends when all have.")] = None,
     user_data: Annotated[Path | None, typer.Option(metavar="FILE", help="For cloud-init; - reads stdin.")] = None,
+    project: Annotated[str, typer.Option(help="OpenStack: the project that the servers belong to.")] = "",
+    flavor: Annotated[str, typer.Option(help="OpenStack: instead of --cpus, --memory and --disk.")] = "",
+    network: Annotated[list[str] | None, typer.Option(help="OpenStack; may be given several times.")] = None,
+    key_name: Annotated[str, typer.Option(help="OpenStack: a key pair of Nova's.")] = "",
+    security_group: Annotated[list[str] | None, typer.Option(help="OpenStack; may be given several times.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it runs; with an end, until that.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -63,6 +68,10 @@ def run(
         "name": name, "image": image, "vcpus": cpus, "memory_mb": memory, "disk_mb": disk, "count": count,
         "priority": priority, "preemptible": preemptible, "protect": protect, "duration_seconds": duration,
         "command": command, "user_data": _read_user_data(user_data),
+        "options": {
+            "project": project, "flavor": flavor, "networks": network or [], "key_name": key_name,
+            "security_groups": security_group or [],
+        },
     }  # fmt: skip
     outcome = here.client.post("/v1/workloads", body, dry_run=dry_run)
     if dry_run:

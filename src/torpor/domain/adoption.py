@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torpor.domain.ids import InstanceId
+from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState
 from torpor.domain.workload import Flavor
 
@@ -38,3 +38,7 @@ class Stranger:
     unfit: str = ""
     """Why it could not be saved and brought back, whatever its mark says: it is transient, has a device of the
     host's, and so on."""
+    host: HostId | None = None
+    """Where it is, from a backend with several hosts."""
+    network: str = ""
+    """As `Instance.network`."""

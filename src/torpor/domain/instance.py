@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from torpor.domain.errors import Problem
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
-from torpor.domain.workload import Flavor
+from torpor.domain.workload import NO_OPTIONS, Flavor, ServerOptions
 
 
 class AddressState(StrEnum):
@@ -45,6 +45,8 @@ class Instance:
     """Seconds by which its clock was behind the host's right after it last ran on from a saved state."""
     clock_detail: str = ""
     """How that came about, in words."""
+    network: str = ""
+    """On which its address is its own: tenants' networks may have the same addresses. Empty where there is one."""
 
 
 class BackendState(StrEnum):
@@ -72,6 +74,9 @@ class Observation:
     process_bytes: int = 0
     """Host memory of the whole hypervisor process, page cache not counted."""
     pid: int | None = None
+    """Its process; 0 for one that is there, and whose number the backend does not tell."""
+    host: HostId | None = None
+    """Where it is, from a backend with several hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,9 @@ class InstanceSpec:
     meta: tuple[tuple[str, str], ...] = ()
     """Key and value pairs for the `meta` object of meta_data.json."""
     ssh_keys: tuple[str, ...] = ()
+    host: HostId | None = None
+    """Where the books have its room."""
+    options: ServerOptions = NO_OPTIONS
 
 
 class Mechanism(StrEnum):
@@ -148,6 +156,8 @@ class SavedState:
     origin: InstanceId | None = None
     """Whose memory it is, where it was laid down from another instance's snapshot: that guest must be told
     who it is (`Guest.take_identity`) whenever it was restored from it."""
+    ours: bool = True
+    """Torpor keeps others from bringing it back. Otherwise they saved it themselves, and may."""
 
 
 @dataclass(frozen=True, slots=True)

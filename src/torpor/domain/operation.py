@@ -52,6 +52,7 @@ class StepKind(StrEnum):
     STOP = "stop"  # the instance has no process
     WITHDRAW_NAMES = "withdraw-names"  # no instance's name answers
     ERASE = "erase"  # the instance's disk and states are gone
+    PASS_ON = "pass-on"  # vCPUs and memory are in the books for whoever waits for them; nobody else got them
     RELEASE_ALL = "release-all"  # nothing of the workload is in the books
     FORGET = "forget"  # the workload is out of the records
     CLAIM_SNAPSHOT = "claim-snapshot"  # disk room for the snapshot is in the books

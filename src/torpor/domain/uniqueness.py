@@ -45,9 +45,9 @@ def check_instances_untaken(
 def _marks(instance: Instance) -> tuple[tuple[str, str], ...]:
     marks = (
         ("hostname", instance.name),
-        ("address", instance.address),
+        ("address", f"{instance.address} on network {instance.network}" if instance.network else instance.address),
         ("MAC address", instance.mac),
         ("instance id", instance.id),
         ("place", f"{instance.index} in workload {instance.workload}"),
     )
-    return tuple((what, value) for what, value in marks if value)
+    return tuple((what, value) for what, value in marks if value and (what != "address" or instance.address))

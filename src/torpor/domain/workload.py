@@ -35,6 +35,24 @@ class Flavor:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What a cloud's users say beside image and size, as `openstack server create` calls it. Empty: the cloud's, or
+    the configuration's, choice; and on backends that know nothing of it."""
+
+    project: str = ""
+    """Name or id of the project that the VMs belong to."""
+    flavor: str = ""
+    """Name or id of the flavor; where it is empty, one of just the size that is asked for."""
+    networks: tuple[str, ...] = ()
+    """Names or ids; the first one's is the instance's address."""
+    key_name: str = ""
+    security_groups: tuple[str, ...] = ()
+
+
+NO_OPTIONS = ServerOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """What a clone is made of: a snapshot of another workload. Its n-th instance goes on from that one's n-th."""
 
@@ -81,6 +99,7 @@ class Workload:
     adopted: bool = False
     """Its VMs were made by others: they are suspended and brought back, never deleted, and their addresses are
     their owners'. `image` is empty."""
+    options: ServerOptions = NO_OPTIONS
 
     def ran(self, now: float) -> float:
         """Seconds that it has run in all, at `now`."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from torpor.domain.addressing import free_addresses, mac_of
 from torpor.domain.errors import Conflict, Invalid, TorporError
 from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import Instance
@@ -59,8 +58,10 @@ def draft(parts: Parts, settings: Settings, request: RunRequest) -> tuple[Worklo
         duration=request.duration,
         command=request.command,
         user_data=request.user_data,
+        options=request.options,
     )
-    return workload, _instances(parts, settings, workload, names)
+    workload = parts.provisions.settle(workload)
+    return workload, _instances(parts, workload, names)
 
 
 def draft_clone(
@@ -89,24 +90,35 @@ def draft_clone(
         user_data=source.user_data,
         origin=Origin(source.id, request.snapshot),
     )
-    instances = _instances(parts, settings, workload, instance_names(request.name, source.count))
+    instances = _instances(parts, workload, instance_names(request.name, source.count))
     hosts = {i.index: i.host for i in parts.inventory.instances(source.id)}
     return workload, tuple(replace(i, host=hosts.get(i.index)) for i in instances)
 
 
 def accept(parts: Parts, workload: Workload, instances: Sequence[Instance]) -> None:
-    """Store the records and let the names answer: both or neither. Raises Conflict, BackendFailed."""
-    parts.inventory.add(workload, instances)
+    """Reserve addresses, store the records and let the names answer: all or nothing.
+
+    Raises Conflict, BackendFailed, AddressPoolEmpty, Refused.
+    """
+    instances = parts.provisions.reserve(workload, instances)
+    try:
+        parts.inventory.add(workload, instances)
+    except TorporError:
+        with suppress(TorporError):  # what is left of them is collected one day
+            parts.provisions.give_back(workload, instances)
+        raise
     try:
         parts.names.publish([NameRecord(i.name, i.address) for i in instances])
     except TorporError:
         parts.inventory.remove(workload.id)
+        with suppress(TorporError):
+            parts.provisions.give_back(workload, instances)
         with suppress(TorporError):  # it may be as unable to withdraw; an audit at the next start does it
             parts.names.withdraw([i.name for i in instances])
         raise
 
 
-def _instances(parts: Parts, settings: Settings, workload: Workload, names: Sequence[str]) -> tuple[Instance, ...]:
+def _instances(parts: Parts, workload: Workload, names: Sequence[str]) -> tuple[Instance, ...]:
     others = parts.inventory.instances()
     taken = {i.name for i in others} & set(names)
     if taken or any(w.name == workload.name for w in parts.inventory.workloads()):
@@ -114,9 +126,8 @@ def _instances(parts: Parts, settings: Settings, workload: Workload, names: Sequ
             f"the name {sorted(taken)[0] if taken else workload.name!r} is taken",
             remedy="choose another, or delete the workload that has it (see `torpor ps -a`)",
         )
-    addresses = free_addresses(settings.subnet, {i.address for i in others}, workload.count)
-    ids = [InstanceId(str(uuid.uuid4())) for _ in names]
-    return tuple(
-        Instance(id=id, workload=workload.id, name=name, index=n, address=address, mac=mac_of(id))
-        for n, (id, name, address) in enumerate(zip(ids, names, addresses, strict=True))
-    )
+    bare = [
+        Instance(id=InstanceId(str(uuid.uuid4())), workload=workload.id, name=name, index=n, address="", mac="")
+        for n, name in enumerate(names)
+    ]
+    return tuple(parts.provisions.propose(bare, {i.address for i in others}))

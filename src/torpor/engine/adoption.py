@@ -94,7 +94,7 @@ class Adopter:
         )
         host = self._parts.hypervisor.host().id
         instances = tuple(
-            Instance(m.id, workload.id, hostname_of(m.name), index, "", m.mac, host)
+            Instance(m.id, workload.id, hostname_of(m.name), index, "", m.mac, m.host or host, network=m.network)
             for index, m in enumerate(sorted(members, key=lambda m: m.name))
         )
         return workload, instances
@@ -102,7 +102,8 @@ class Adopter:
     def _let_go(self, workload: Workload) -> None:
         instances = self._records.instances(workload.id)
         self._parts.names.withdraw([i.name for i in instances])
-        self._parts.ledger.release([i.id for i in instances], list(ClaimKind))
+        if not self._parts.hypervisor.capabilities().shared_books:  # there, what they hold was theirs before
+            self._parts.ledger.release([i.id for i in instances], list(ClaimKind))
         self._parts.inventory.remove(workload.id)
         self._records.event("workload-released", workload.name, f"{workload.name} is looked after no more.")
 

@@ -7,12 +7,12 @@ that is not DONE (or, when it is being undone, at the last one that is not PENDI
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from torpor.domain.errors import BackendFailed, NotFound, Problem, TorporError
-from torpor.domain.ids import OperationId
+from torpor.domain.errors import BackendFailed, NoCapacity, NotFound, Problem, TorporError
+from torpor.domain.ids import InstanceId, OperationId
 from torpor.domain.operation import (
     Operation,
     OperationKind,
@@ -41,6 +41,10 @@ class Executor:
         self._steps = Steps(parts, records, settings)
         self._progress: dict[OperationId, tuple[int, int]] = {}
         self._one_at_a_time = threading.Lock()
+
+    def let_decide(self, next_in_place_of: Callable[[Sequence[InstanceId]], Operation | None]) -> None:
+        """Have this asked who gets what a workload held that has ended (see `Steps.next_in_place_of`)."""
+        self._steps.next_in_place_of = next_in_place_of
 
     def progress(self, operation: OperationId) -> tuple[int, int]:
         """(bytes done, bytes in all) of the step under way; zeros where it moves no bytes."""
@@ -161,7 +165,8 @@ class Executor:
             return  # it changed nothing of the workload
         workload = self._records.workload(operation.workload)
         problem = operation.problem
-        attempts = workload.attempts + 1
+        lost_a_race = problem is not None and problem.code == NoCapacity.code
+        attempts = workload.attempts + (0 if lost_a_race else 1)  # somebody else was sooner: it waits as before
         reason = problem.sentence if problem else ""
         state = {
             OperationKind.SUSPEND: WorkloadState.ACTIVE,

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from torpor.domain.capacity import ClaimKind
 from torpor.domain.errors import BackendFailed, InstanceGone, TorporError
 from torpor.domain.instance import BackendState, Instance, StateStatus
 from torpor.domain.operation import Operation, OperationKind, StepKind
@@ -35,7 +36,8 @@ class GangSteps:
 
     def run_on(self, scene: Scene) -> Done:
         """Where there is no way back to a spent state, one that ended while it stood still does not hold the others."""
-        gone = () if self._parts.hypervisor.capabilities().revert else self._gone(scene)
+        able = self._parts.hypervisor.capabilities()
+        gone = () if able.revert or not able.gang_pause else self._gone(scene)
         skew = self._parts.gangs.run_on([i.id for i in scene.instances if i.name not in gone])
         return Done(f"all run on{_within(skew)}" + (f"; gone meanwhile: {', '.join(gone)}" if gone else ""), skew)
 
@@ -48,7 +50,7 @@ class GangSteps:
         gone = []
         for instance in scene.instances:
             seen = self._parts.hypervisor.observe().get(instance.id)
-            if seen is None or seen.state is BackendState.ABSENT:
+            if (seen is None or seen.state is BackendState.ABSENT) and not self._can_wake(instance):
                 gone.append(instance.name)
                 continue
             newest = next(iter(self._parts.suspension.states(instance.id)), None)
@@ -59,6 +61,11 @@ class GangSteps:
             except InstanceGone:
                 gone.append(instance.name)
         return Done(f"gone meanwhile: {', '.join(gone)}" if gone else "")
+
+    def _can_wake(self, instance: Instance) -> bool:
+        """Whether it was saved by being paused, and has its room still."""
+        claimed = any(c.consumer == instance.id and c.kind is ClaimKind.COMPUTE for c in self._parts.ledger.claims())
+        return not self._parts.hypervisor.capabilities().gang_pause and claimed and self._saved(instance)
 
     def confirm(self, scene: Scene) -> Done:
         """Every instance was seen running; clocks are set where an agent answers."""
@@ -82,6 +89,8 @@ class GangSteps:
             gap = self._parts.guest.set_clock(instance.id, self._parts.clock.now())
         except TorporError as error:
             return self._tell_not_set(scene, instance, error)
+        if gap is None:
+            return self._tell_left(scene, instance)
         detail = f"it was {_signed(gap.behind)}, and is set to within {_small(gap.left)}"
         kind, advice = "clock-set", ""
         if abs(gap.left) > CLOSE_SECONDS:
@@ -103,6 +112,14 @@ class GangSteps:
             f"The clock of {instance.name}: {detail}; set it in the guest, or let it run a time service.",
         )
         return f"{instance.name}: clock not set"
+
+    def _tell_left(self, scene: Scene, instance: Instance) -> str:
+        off = self._asleep(scene, instance)
+        stood = f"it stood still for about {seconds(off)}" if off is not None else "it stood still"
+        detail = f"{stood}; the backend sets it through the guest agent, and does not tell how that went"
+        self._keep(scene, instance, None, detail)
+        self._records.event("clock-left", instance.name, f"The clock of {instance.name}: {detail}.")
+        return f"{instance.name}: clock left to the backend"
 
     def _keep(self, scene: Scene, instance: Instance, off: float | None, detail: str) -> None:
         self._records.change_instance(scene.workload.id, instance.id, clock_off=off, clock_detail=detail)

@@ -117,7 +117,7 @@ class GuestWatch:
         if (instance.address_state, instance.address_detail) == (state, detail):
             return False
         self._records.change_instance(workload.id, instance.id, address_state=state, address_detail=detail)
-        message = f"{instance.name} has {instance.address} on its interface."
+        message = f"{instance.name} has {instance.address} {self._parts.guest.vantage()}."
         if state is AddressState.MISMATCH:
             message = f"{instance.name} has not got its address: {detail}."
         self._records.event(f"address-{state}", instance.name, message)

@@ -1,8 +1,9 @@
 """The world as it is now, for those who decide."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from torpor.domain.capacity import ClaimKind, Resources
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import Instance, Observation, StateStatus
 from torpor.domain.operation import OperationKind
@@ -26,6 +27,17 @@ def observe(parts: Parts, settings: Settings) -> World:
         gangs=tuple(_with_states(parts, g) for g in gangs(parts, parts.hypervisor.observe())),
         policy=settings.policy,
         timings=_timings(parts, [h.id for h in hosts]),
+    )
+
+
+def without_compute(world: World, leaving: Collection[InstanceId]) -> World:
+    """The world once these hold no vCPUs and no memory."""
+    left = [c for c in world.claims if c.kind is ClaimKind.COMPUTE and c.consumer in leaving]
+    freed = {h.id: sum((c.resources for c in left if c.host == h.id), Resources()) for h in world.hosts}
+    return replace(
+        world,
+        hosts=tuple(replace(h, used=h.used - freed[h.id]) for h in world.hosts),
+        claims=tuple(c for c in world.claims if c not in left),
     )
 
 

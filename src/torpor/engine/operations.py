@@ -24,6 +24,7 @@ _GANG = {
     StepKind.RUN_ON,
     StepKind.CONFIRM,
     StepKind.WITHDRAW_NAMES,
+    StepKind.PASS_ON,
     StepKind.RELEASE_ALL,
     StepKind.FORGET,
     StepKind.RECORD,
@@ -109,6 +110,24 @@ STEPS: Mapping[OperationKind, tuple[StepKind, ...]] = {
     ),
 }
 
+SHARED_BOOKS: Mapping[OperationKind, tuple[StepKind, ...]] = {
+    # Where others claim what is released: who waits gets it from hand to hand.
+    OperationKind.END: (
+        StepKind.STOP,
+        StepKind.PASS_ON,
+        StepKind.RELEASE_COMPUTE,
+        StepKind.RECORD,
+    ),
+    OperationKind.DELETE: (
+        StepKind.WITHDRAW_NAMES,
+        StepKind.STOP,
+        StepKind.PASS_ON,
+        StepKind.ERASE,
+        StepKind.RELEASE_ALL,
+        StepKind.FORGET,
+    ),
+}
+
 NO_RETURN: Mapping[OperationKind, StepKind] = {
     # From the first step of this kind on, an operation is not undone any more but tried again until it
     # is through: the state is the only whole copy, or the guests run and must not be set back.
@@ -137,10 +156,10 @@ UNDERWAY: Mapping[OperationKind, WorkloadState] = {
 }
 
 
-def steps_of(kind: OperationKind, instances: tuple[Instance, ...]) -> tuple[Step, ...]:
+def steps_of(kind: OperationKind, instances: tuple[Instance, ...], shared_books: bool = False) -> tuple[Step, ...]:
     """The steps, numbered from 0."""
     acts: list[tuple[StepKind, InstanceId | None]] = []
-    for step in STEPS[kind]:
+    for step in SHARED_BOOKS.get(kind, STEPS[kind]) if shared_books else STEPS[kind]:
         if step in _GANG:
             acts.append((step, None))
         else:
@@ -194,7 +213,7 @@ def begin(
             workload=workload.id,
             workload_name=workload.name,
             reason=reason,
-            steps=steps_of(kind, records.instances(workload.id)),
+            steps=steps_of(kind, records.instances(workload.id), parts.hypervisor.capabilities().shared_books),
             created_at=parts.clock.now(),
             predicted_seconds=predicted_seconds,
             snapshot=snapshot,

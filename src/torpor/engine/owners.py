@@ -1,11 +1,12 @@
 """A host that is shared: what VMs' owners do with them beside us is accepted, recorded, and the books follow."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
-from torpor.domain.errors import InstanceGone, NoCapacity
-from torpor.domain.ids import InstanceId
+from torpor.domain.errors import InstanceGone, NoCapacity, TorporError
+from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState, Instance, Observation, StateStatus
 from torpor.domain.operation import OperationKind
 from torpor.domain.workload import Workload, WorkloadState
@@ -48,6 +49,8 @@ class Owners:
         A gang of which its owner saved or started a part is made whole; where the last try failed a moment ago
         (`put_off`), it stays as it is for now.
         """
+        for instance in instances:
+            self._follow_move(instance, seen.get(instance.id))
         if any(i.id in seen and seen[i.id].state is BackendState.LOADING for i in instances):
             return True  # somebody is starting it: what came of that is seen once it is loaded
         standing = [self._standing(i, seen) for i in instances]
@@ -64,14 +67,28 @@ class Owners:
             return True
         return False
 
+    def _follow_move(self, instance: Instance, seen: Observation | None) -> None:
+        """Of a VM that others have moved to another host."""
+        if seen is None or seen.host is None or seen.host == instance.host:
+            return
+        self._records.change_instance(instance.workload, instance.id, host=seen.host)
+        self._records.event("instance-moved", instance.name, f"{instance.name} is on {seen.host} now.")
+
     # --- the books ---
 
     def keep_books(self, seen: Seen) -> None:
         """The books offer what the host has, less what others' VMs have, less what runs of ours without a claim.
 
         Claims that were there before others took the room stay: the books are full then, never over-committed.
+        A scheduler knows its hosts itself; there it is only looked whether they are over-committed.
         """
-        room, booked = self._write_books(seen)
+        if self._parts.hypervisor.capabilities().shared_books:
+            for host in self._parts.ledger.hosts():
+                self._tell_of_excess(host.total - self._unclaimed(seen, on=host.id), host)
+            return
+        self._tell_of_excess(*self._write_books(seen))
+
+    def _tell_of_excess(self, room: Resources, booked: Host) -> None:
         left = Resources(max(0, room.vcpus), max(0, room.memory_mb))
         if booked.used.vcpus > left.vcpus or booked.used.memory_mb > left.memory_mb:
             self._tell_once(
@@ -97,13 +114,17 @@ class Owners:
             self._parts.ledger.set_host(host.id, total)
         return room, booked
 
-    def _unclaimed(self, seen: Seen, spare: Collection[InstanceId]) -> Resources:
+    def _unclaimed(self, seen: Seen, spare: Collection[InstanceId] = (), on: HostId | None = None) -> Resources:
         claimed = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
         sizes = {w.id: self._compute(w) for w in self._parts.inventory.workloads()}
         found = (
             sizes[i.workload]
             for i in self._parts.inventory.instances()
-            if i.id in seen and seen[i.id].pid is not None and i.id not in claimed and i.id not in spare
+            if i.id in seen
+            and seen[i.id].pid is not None
+            and i.id not in claimed
+            and i.id not in spare
+            and on in (None, seen[i.id].host)
         )
         return sum(found, Resources())
 
@@ -115,14 +136,17 @@ class Owners:
         held = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
         if all(i.id in held for i in instances):
             return True
-        self._write_books(seen, [i.id for i in instances])
+        ours = not self._parts.hypervisor.capabilities().shared_books
+        if ours:
+            self._write_books(seen, [i.id for i in instances])
         compute = self._compute(workload)
         try:
             self._parts.ledger.claim(
                 [Claim(i.id, ClaimKind.COMPUTE, i.host, compute) for i in instances if i.host is not None]
             )
         except NoCapacity:
-            self._write_books(seen)
+            if ours:
+                self._write_books(seen)
             return False
         return True
 
@@ -172,15 +196,25 @@ class Owners:
         return self._started_without_room(workload)
 
     def _release_saved(self, instances: Sequence[Instance]) -> None:
-        """What one of them held that had been started alone, and was saved again."""
+        """What one of them held that had been started alone, and was saved again; or what a tool that writes the
+        scheduler's books anew has given it. What owners have saved themselves keeps its room there."""
         held = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
-        if saved := [i.id for i in instances if i.id in held]:
+        shared = self._parts.hypervisor.capabilities().shared_books
+        if saved := [i.id for i in instances if i.id in held and not (shared and self._saved_by_others(i))]:
             self._parts.ledger.release(saved, [ClaimKind.COMPUTE])
+
+    def _saved_by_others(self, instance: Instance) -> bool:
+        newest = next(iter(self._parts.suspension.states(instance.id)), None)
+        return newest is not None and not newest.ours
 
     def _runs_again(self, workload: Workload, instances: Sequence[Instance], seen: Seen) -> bool:
         if not self._claim(workload, instances, seen):
             return self._started_without_room(workload)
         self._claims.fit(instances)
+        if not self._parts.hypervisor.capabilities().gang_pause:
+            with suppress(TorporError):  # takes off what keeps others from saved VMs; those that are paused stay so
+                running = [i.id for i in instances if seen[i.id].state is BackendState.RUNNING]
+                self._parts.gangs.run_on(running)
         self._records.change(
             workload.id,
             state=WorkloadState.ACTIVE,
@@ -192,7 +226,17 @@ class Owners:
         )
         self._told.discard(("started-without-room", workload.name))
         self._records.event("workload-active", workload.name, f"{workload.name} runs: its owner has it so.")
+        if workload.state is WorkloadState.SUSPENDED:
+            self._tell_of_loss(workload, instances)
         return True
+
+    def _tell_of_loss(self, workload: Workload, instances: Sequence[Instance]) -> None:
+        """Of guests that were not brought back but booted anew."""
+        if lost := [i.name for i in instances if not self._parts.suspension.states(i.id)]:
+            self._records.event(
+                "memory-lost", workload.name,
+                f"{', '.join(lost)} was suspended, and somebody else booted it anew: what it had in memory is lost.",
+            )  # fmt: skip
 
     def _started_without_room(self, workload: Workload) -> bool:
         lives = workload.state in (WorkloadState.ACTIVE, WorkloadState.SUSPENDED)
@@ -214,8 +258,12 @@ class Owners:
             self._told.discard(("started-without-room", workload.name))
 
     def _record_saved(self, workload: Workload, instances: Sequence[Instance]) -> None:
-        """It stays so until somebody brings it back: whoever saved it had a reason."""
-        self._parts.ledger.release([i.id for i in instances], [ClaimKind.COMPUTE])
+        """It stays so until somebody brings it back: whoever saved it had a reason.
+
+        Where a scheduler asks nobody when a VM is brought back, it must keep its room.
+        """
+        if not self._parts.hypervisor.capabilities().shared_books:
+            self._parts.ledger.release([i.id for i in instances], [ClaimKind.COMPUTE])
         self._claims.fit(instances)
         now = self._parts.clock.now()
         self._records.change(

@@ -20,6 +20,7 @@ from torpor.ports import (
     Journal,
     Ledger,
     Names,
+    Provisions,
     Snapshots,
     StateStore,
     Suspension,
@@ -46,6 +47,7 @@ class Parts:
     clock: Clock
     snapshots: Snapshots
     adoption: Adoption
+    provisions: Provisions
 
 
 @dataclass(frozen=True, slots=True)

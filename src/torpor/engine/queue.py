@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torpor.domain.errors import Conflict, NotFound
@@ -14,7 +14,7 @@ from torpor.domain.planner import PRIORS, due_to_end, next_plan
 from torpor.domain.workload import WorkloadState
 from torpor.engine.adoption import Adopter
 from torpor.engine.execute import Executor
-from torpor.engine.observe import gangs, observe, snapshot_bytes
+from torpor.engine.observe import gangs, observe, snapshot_bytes, without_compute
 from torpor.engine.operations import begin
 from torpor.engine.owners import Owners
 from torpor.engine.parts import Parts, Settings
@@ -56,6 +56,7 @@ class Queue:
         self._waiting: tuple[Plan, ...] = ()
         self._tried: dict[OperationId, int] = {}
         self._decide_at = 0.0
+        executor.let_decide(self._begin_next_in_place_of)
         self.stopping = threading.Event()
         """Set: no new operation is begun; the one under way goes on, for its guests may stand still."""
         self.draining = threading.Event()
@@ -132,9 +133,12 @@ class Queue:
             return gang
         return replace(gang, workload=replace(gang.workload, protect=True))
 
-    def _decide(self) -> tuple[Plan | None, tuple[Plan, ...]]:
-        """The plan to carry out, and those of all that wait; a failure that is waited out is named."""
-        world = self.world()
+    def _decide(self, leaving: Collection[InstanceId] = ()) -> tuple[Plan | None, tuple[Plan, ...]]:
+        """The plan to carry out, and those of all that wait; a failure that is waited out is named.
+
+        Those who are `leaving` hold no vCPUs and no memory any more.
+        """
+        world = without_compute(self.world(), leaving)
         failures = {
             w: later
             for g in world.gangs
@@ -255,6 +259,19 @@ class Queue:
                 following = self._begin_action(action)
             ended = self._carry_out(following)
         return True
+
+    def _begin_next_in_place_of(self, leaving: Sequence[InstanceId]) -> Operation | None:
+        """Whoever comes back next to the room that these leave, if that disturbs nobody. A new workload is not begun
+        so: it would hold the room while it has no server to hold it for."""
+        if self.draining.is_set() or self.stopping.is_set():
+            return None
+        with self._records.lock:
+            chosen, _ = self._decide(leaving)
+            if chosen is None or [a.kind for a in chosen.actions] != [OperationKind.RESUME]:
+                return None
+            operation = self._begin_action(chosen.actions[0])
+        self._tell(chosen)
+        return operation
 
     def _begin_action(self, action: Action) -> Operation:
         workload = self._records.workload(action.workload)

@@ -114,7 +114,12 @@ class Reconciler:
         self._records.event("workload-failed", workload.name, problem.sentence)
 
     def _release_dead(self, instances: tuple[Instance, ...], states: Mapping[InstanceId, BackendState]) -> None:
-        """What a dead process held is free; survivors of a failed gang keep what they hold."""
+        """What a dead process held is free; survivors of a failed gang keep what they hold.
+
+        Where a scheduler asks nobody when a VM is started again, the dead keep it too, until they are deleted.
+        """
+        if self._parts.hypervisor.capabilities().shared_books:
+            return
         claimed = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
         dead = [i.id for i in instances if states[i.id] is BackendState.ABSENT and i.id in claimed]
         if dead:

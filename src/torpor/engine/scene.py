@@ -53,4 +53,6 @@ def spec_of(settings: Settings, workload: Workload, instance: Instance) -> Insta
         user_data=workload.user_data,
         meta=(("workload", workload.name), ("index", str(instance.index))),
         ssh_keys=settings.ssh_keys,
+        host=instance.host,
+        options=workload.options,
     )

@@ -123,6 +123,8 @@ class SnapshotSteps:
 
     def identify(self, scene: Scene, instance: Instance) -> str:
         """A guest that has just been restored from another's memory is told who it is."""
+        if not self._parts.hypervisor.capabilities().clones:
+            return ""
         newest = next(iter(self._parts.suspension.states(instance.id)), None)
         if newest is None or newest.origin is None:
             return ""

@@ -160,7 +160,7 @@ class SnapshotRequests:
             raise Refused(
                 "there are no snapshots here",
                 detail="this backend can't take them together with memory",
-                remedy="suspend the workload instead",
+                remedy="suspend the workload instead, or keep its disks by the backend's own means",
             )
 
     def _find(self, workload: Workload, name: str) -> SnapshotView:

@@ -5,15 +5,16 @@ call converges), so that it may be repeated after a crash. Acts return a clause 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from torpor.domain.capacity import Claim, ClaimKind, Resources
-from torpor.domain.errors import BackendFailed, NotFound
+from torpor.domain.errors import BackendFailed, NoCapacity, NotFound, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import AddressState, BackendState, Instance, StateStatus
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationKind, Step, StepKind
 from torpor.domain.plan import state_room_mb
-from torpor.domain.workload import WorkloadState
+from torpor.domain.workload import Workload, WorkloadState
 from torpor.engine.gang_steps import GangSteps, paused_at
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.records import Records
@@ -35,6 +36,8 @@ class Steps:
         self._records = records
         self._settings = settings
         self._claims = StateClaims(parts, settings)
+        self.next_in_place_of: Callable[[Sequence[InstanceId]], Operation | None] = lambda _: None
+        """Decides who runs next once these hold nothing, and begins that operation; given by whoever decides."""
         gang = self.gang = GangSteps(parts, records)
         snapshots = self._snapshots = SnapshotSteps(parts, records, settings)
         self._acts: dict[StepKind, Callable[[Scene], str | Done]] = {
@@ -50,6 +53,7 @@ class Steps:
             StepKind.CONFIRM: gang.confirm,
             StepKind.WITHDRAW_NAMES: self._withdraw_names,
             StepKind.RELEASE_ALL: self._release_all,
+            StepKind.PASS_ON: self._pass_on,
             StepKind.FORGET: self._forget,
             StepKind.RECORD: self._record,
             StepKind.CLAIM_SNAPSHOT: snapshots.claim,
@@ -116,8 +120,7 @@ class Steps:
     # --- books ---
 
     def _claim_compute(self, scene: Scene) -> str:
-        compute = scene.workload.compute_claim(self._settings.policy.overhead_mb)
-        claims = [Claim(i.id, ClaimKind.COMPUTE, scene.host(i), compute) for i in scene.instances]
+        claims, compute = self._compute_claims(scene), self._compute(scene.workload)
         flavor = scene.workload.flavor
         if scene.operation.kind in _FIRST:
             disk = Resources(disk_mb=flavor.disk_mb)
@@ -130,6 +133,28 @@ class Steps:
         self._parts.ledger.claim(claims)
         return f"{len(scene.instances)} x {compute.vcpus} vCPUs and {compute.memory_mb} MiB"
 
+    def _compute(self, workload: Workload) -> Resources:
+        return workload.compute_claim(self._settings.policy.overhead_mb)
+
+    def _compute_claims(self, scene: Scene) -> list[Claim]:
+        compute = self._compute(scene.workload)
+        return [Claim(i.id, ClaimKind.COMPUTE, scene.host(i), compute) for i in scene.instances]
+
+    def _pass_on(self, scene: Scene) -> str:
+        """What it held goes to whoever comes next, in one transaction; their operation finds it claimed already."""
+        self._require_absent(scene.instances)
+        if self._kept_by_owners(scene):
+            return "its owner may start it again at any time, and keeps what it holds"
+        operation = self.next_in_place_of(scene.ids)
+        if operation is None:
+            return "nobody waits for what it held"
+        heir = self.scene(operation, scene.progress)
+        try:
+            self._parts.ledger.claim(self._compute_claims(heir), instead_of=scene.ids)
+        except NoCapacity as error:
+            return f"{heir.workload.name} could not take it over: {error.detail}"
+        return f"{heir.workload.name} takes it over"
+
     def _unclaim_compute(self, scene: Scene) -> str:
         kinds = [ClaimKind.COMPUTE]
         if scene.operation.kind in _FIRST:
@@ -141,8 +166,14 @@ class Steps:
 
     def _release_compute(self, scene: Scene) -> str:
         self._require_absent(scene.instances)
-        self._parts.ledger.release(scene.ids, [ClaimKind.COMPUTE])
+        if not self._kept_by_owners(scene):
+            self._parts.ledger.release(scene.ids, [ClaimKind.COMPUTE])
         return ""
+
+    def _kept_by_owners(self, scene: Scene) -> bool:
+        """Where a scheduler asks nobody when a VM is started again, what is off must keep its room."""
+        shared = self._parts.hypervisor.capabilities().shared_books
+        return shared and scene.workload.adopted and scene.operation.kind is OperationKind.END
 
     def _has_no_process(self, instance: Instance) -> bool:
         seen = self._parts.hypervisor.observe().get(instance.id)
@@ -235,6 +266,8 @@ class Steps:
         if not self._has_no_process(instance):
             self._parts.suspension.drop(instance.id)
             return ""
+        if not self._parts.hypervisor.capabilities().gang_pause:
+            return ""  # undoing the pause wakes it
         newest = next(iter(self._parts.suspension.states(instance.id)), None)
         if self._parts.hypervisor.capabilities().keeps_process or newest is None or newest.status is StateStatus.SPENT:
             return f"{instance.name} has no process any more; its state is kept"
@@ -270,6 +303,8 @@ class Steps:
 
     def _forget(self, scene: Scene) -> str:
         self._parts.inventory.remove(scene.workload.id)
+        with suppress(TorporError):  # what is left of them is collected one day
+            self._parts.provisions.give_back(scene.workload, scene.instances)
         return ""
 
     def _record(self, scene: Scene) -> str:

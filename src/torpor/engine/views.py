@@ -7,7 +7,7 @@ from torpor.domain.errors import Problem
 from torpor.domain.instance import BackendState, Instance, SavedState, Snapshot
 from torpor.domain.operation import Operation
 from torpor.domain.plan import Plan
-from torpor.domain.workload import Flavor, Workload
+from torpor.domain.workload import NO_OPTIONS, Flavor, ServerOptions, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class RunRequest:
     duration: float | None = None
     command: str | None = None
     user_data: str | None = None
+    options: ServerOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The ports on a host whose VMs are under libvirt. Imported only where it is asked for: it needs libvirt's binding."""
 
+from torpor.adapters.address_pool import AddressPool
 from torpor.adapters.config_drive import config_drive_image
 from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.libvirt.addresses import ethernet
@@ -54,6 +55,7 @@ def bind(config: Config) -> Bound:
         clock=around.WallClock(),
         snapshots=backend.snapshots,
         adoption=LibvirtAdoption(connection),
+        provisions=AddressPool(str(section.subnet)),
     )
     return Bound(parts, network, published.stop, connection.on_change)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from torpor.adapters.address_pool import AddressPool
 from torpor.adapters.config_drive import config_drive_image
 from torpor.adapters.guest.agent import over_socket
 from torpor.adapters.guest.guest import AgentGuest, Ethernet
@@ -51,6 +52,7 @@ def bind(config: Config) -> Bound:
         clock=around.WallClock(),
         snapshots=backend.snapshots,
         adoption=NoAdoption(),
+        provisions=AddressPool(str(section.subnet)),
     )
     return Bound(parts, network, published.stop, _nobody_else)
 

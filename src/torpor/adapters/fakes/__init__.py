@@ -12,13 +12,14 @@ from torpor.adapters.fakes.faults import Faults
 from torpor.adapters.fakes.gangs import FakeGangs
 from torpor.adapters.fakes.guest import FakeGuest
 from torpor.adapters.fakes.host import FakeHost, GuestMemory, HostFaults
-from torpor.adapters.fakes.hypervisor import SHARED, FakeHypervisor
+from torpor.adapters.fakes.hypervisor import CLOUD, SHARED, FakeHypervisor
 from torpor.adapters.fakes.images import FakeImages
 from torpor.adapters.fakes.names import FakeNames
 from torpor.adapters.fakes.snapshots import FakeSnapshots
 from torpor.adapters.fakes.states import FakeStateStore
 
 __all__ = [
+    "CLOUD",
     "SHARED",
     "FakeAdoption",
     "FakeBatchSystem",

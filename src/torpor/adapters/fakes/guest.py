@@ -49,6 +49,9 @@ class FakeGuest:
         with self._faults.around("agent_answers", instance):
             return instance not in self._without_agent and self._up(instance)
 
+    def vantage(self) -> str:
+        return "on its interface"
+
     def probe(self, instance: Instance) -> bool:
         with self._faults.around("probe", instance.id):
             linked = self._up(instance.id) and self._hypervisor.model.vms[instance.id].link_up

@@ -27,6 +27,10 @@ SHARED = Capabilities(
     gang_pause=True, revert=False, guest_agent=True, snapshots=True, keeps_process=False, adoption=True
 )
 """What a host can do that is shared with others, as with libvirt."""
+CLOUD = Capabilities(
+    gang_pause=False, revert=False, guest_agent=False, keeps_process=False, adoption=True, shared_books=True
+)
+"""What a cloud can do whose scheduler has the books, as OpenStack."""
 
 
 class FakeHypervisor:
@@ -121,15 +125,24 @@ class FakeHypervisor:
 
     def pause(self, instance: InstanceId) -> None:
         with self._call("pause", instance):
+            saved = self.model.vms.get(instance)
+            if not self._capabilities.gang_pause and saved and saved.pid is None and saved.whole:
+                return
             vm = self.model.alive(instance)
             if vm.state is BackendState.LOADING:
                 raise self._not_now(vm, "be paused", "restore it first")
             if vm.state in (BackendState.RUNNING, BackendState.IO_ERROR):
                 self.model.tell("pause", vm)
                 self.model.set_still(vm, BackendState.PAUSED)
+                if not self._capabilities.gang_pause:
+                    self._save(vm, _ignore)
 
     def run_on(self, instance: InstanceId) -> None:
         with self._call("run_on", instance):
+            saved = self.model.vms.get(instance)
+            if not self._capabilities.gang_pause and saved and saved.pid is None and saved.whole:
+                self._load(saved, saved.states[-1], _ignore)
+                self._mark(saved, StateStatus.SPENT)
             vm = self.model.alive(instance)
             if vm.state in (BackendState.LOADING, BackendState.SHUT_OFF):
                 raise self._not_now(vm, "run on", "restore or boot it first")
@@ -164,12 +177,7 @@ class FakeHypervisor:
             newest = vm.whole
             if newest and newest.instant == vm.instant:
                 return newest.saved
-            state = FakeState(self._next_state(vm), vm.memory, vm.instant, vm.pid)
-            self._write(vm, state.saved, progress)
-            vm.states.append(state)
-            if not self._capabilities.keeps_process:
-                self.model.end_process(vm)
-            return state.saved
+            return self._save(vm, progress)
 
     def release(self, instance: InstanceId) -> None:
         with self._call("release", instance):
@@ -202,12 +210,16 @@ class FakeHypervisor:
                 raise self._not_now(vm, "be restored", "it has a process; stop it first")
             if not vm.whole:
                 raise self._not_now(vm, "be restored", "its newest saved state is spent; revert it first")
+            if not self._capabilities.gang_pause:
+                return  # `run_on` brings it back
             self.model.end_process(vm)
             self._load(vm, newest, progress)
 
     def spend(self, instance: InstanceId) -> None:
         with self._call("spend", instance):
-            self._mark(self._with_state(instance), StateStatus.SPENT)
+            vm = self._with_state(instance)
+            if self._capabilities.gang_pause:
+                self._mark(vm, StateStatus.SPENT)
 
     def revert(self, instance: InstanceId) -> None:
         with self._call("revert", instance):
@@ -308,6 +320,14 @@ class FakeHypervisor:
             memory_bytes=vm.resident_bytes,
         )
 
+    def _save(self, vm: FakeVm, progress: Progress) -> SavedState:
+        state = FakeState(self._next_state(vm), vm.memory, vm.instant, vm.pid or 0)
+        self._write(vm, state.saved, progress)
+        vm.states.append(state)
+        if not self._capabilities.keeps_process:
+            self.model.end_process(vm)
+        return state.saved
+
     def _write(self, vm: FakeVm, saved: SavedState, progress: Progress) -> None:
         """Find room for the state and write it. What is left after a failure goes, unless the caller died."""
         full = self.faults.disk_full
@@ -370,3 +390,7 @@ class FakeHypervisor:
     def _mark(self, vm: FakeVm, status: StateStatus) -> None:
         newest = vm.states[-1]
         newest.saved = replace(newest.saved, status=status)
+
+
+def _ignore(done: int, total: int) -> None:
+    """Progress that nobody watches."""

@@ -44,10 +44,11 @@ class FakeLedger:
         with self._lock:
             return tuple(self._claims[key] for key in sorted(self._claims))
 
-    def claim(self, claims: Sequence[Claim]) -> None:
+    def claim(self, claims: Sequence[Claim], instead_of: Sequence[InstanceId] = ()) -> None:
         wanted = {(c.consumer, c.kind): c for c in newest(claims)}
+        gone = wanted.keys() | {(consumer, ClaimKind.COMPUTE) for consumer in instead_of}
         with self._lock:
-            kept = {key: claim for key, claim in self._claims.items() if key not in wanted}
+            kept = {key: claim for key, claim in self._claims.items() if key not in gone}
             check_room(self._hosts(kept.values()), tuple(wanted.values()))
             self._claims = kept | wanted
 

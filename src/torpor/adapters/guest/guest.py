@@ -78,6 +78,9 @@ class AgentGuest:
         except AgentSilent:
             return False
 
+    def vantage(self) -> str:
+        return "on its interface"
+
     def probe(self, instance: Instance) -> bool:
         link = self._ethernet(instance)
         return has_address(link.interface, link.address, instance.mac, instance.address, self._probe_seconds)

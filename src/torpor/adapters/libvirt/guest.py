@@ -22,6 +22,9 @@ class LibvirtGuest:
     def agent_answers(self, instance: InstanceId) -> bool:
         return self._inner.agent_answers(instance)
 
+    def vantage(self) -> str:
+        return "on its interface"
+
     def probe(self, instance: Instance) -> bool:
         """By ARP; where the host is not on the guest's Ethernet, by what agent or DHCP say that its interface has."""
         if not (instance.address and instance.mac):
@@ -46,7 +49,7 @@ class LibvirtGuest:
         self._refuse_adopted(instance, f"{instance.name} is not told who it is")
         self._inner.take_identity(instance, network_prefix, gateway)
 
-    def set_clock(self, instance: InstanceId, now: float) -> ClockGap:
+    def set_clock(self, instance: InstanceId, now: float) -> ClockGap | None:
         return self._inner.set_clock(instance, now)
 
     def execute(self, instance: InstanceId, command: str) -> int:

@@ -1,6 +1,7 @@
 """Workloads and their instances in SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
@@ -13,7 +14,7 @@ from torpor.domain.errors import NotFound
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import AddressState, Instance
 from torpor.domain.uniqueness import check_instances_untaken, check_workload_untaken
-from torpor.domain.workload import Flavor, Origin, Workload, WorkloadState
+from torpor.domain.workload import Flavor, Origin, ServerOptions, Workload, WorkloadState
 
 
 class SqlInventory:
@@ -129,6 +130,7 @@ def _workload(row: Row[*tuple[Any, ...]]) -> Workload:
         attempts=row.attempts,
         origin=None if row.origin_workload is None else Origin(WorkloadId(row.origin_workload), row.origin_snapshot),
         adopted=row.adopted,
+        options=_options(row.options),
     )
 
 
@@ -158,7 +160,13 @@ def _workload_values(workload: Workload) -> dict[str, object]:
         "origin_workload": workload.origin.workload if workload.origin else None,
         "origin_snapshot": workload.origin.snapshot if workload.origin else None,
         "adopted": workload.adopted,
+        "options": {key: value for key, value in asdict(workload.options).items() if value} or None,
     }
+
+
+def _options(said: Mapping[str, Any] | None) -> ServerOptions:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (said or {}).items()}
+    return ServerOptions(**values)
 
 
 def _instance(row: Row[*tuple[Any, ...]]) -> Instance:
@@ -177,6 +185,7 @@ def _instance(row: Row[*tuple[Any, ...]]) -> Instance:
         problem=problems.from_json(row.problem),
         clock_off=row.clock_off,
         clock_detail=row.clock_detail,
+        network=row.network,
     )
 
 
@@ -196,4 +205,5 @@ def _instance_values(instance: Instance) -> dict[str, object]:
         "problem": problems.to_json(instance.problem),
         "clock_off": instance.clock_off,
         "clock_detail": instance.clock_detail,
+        "network": instance.network,
     }

@@ -41,14 +41,16 @@ class SqlLedger:
         with self._database.reading() as connection:
             return tuple(_claim(row) for row in connection.execute(query))
 
-    def claim(self, claims: Sequence[Claim]) -> None:
+    def claim(self, claims: Sequence[Claim], instead_of: Sequence[InstanceId] = ()) -> None:
         wanted = newest(claims)
-        if not wanted:
+        if not wanted and not instead_of:
             return
         with self._database.writing() as connection:
+            _delete(connection, [(consumer, ClaimKind.COMPUTE) for consumer in instead_of])
             _delete(connection, [(c.consumer, c.kind) for c in wanted])
             check_room(_hosts(connection), wanted)
-            connection.execute(insert(claim_table), [_claim_values(c) for c in wanted])
+            if wanted:
+                connection.execute(insert(claim_table), [_claim_values(c) for c in wanted])
 
     def release(self, consumers: Sequence[InstanceId], kinds: Sequence[ClaimKind]) -> None:
         with self._database.writing() as connection:

@@ -82,6 +82,8 @@ workloads = Table(
     Column("origin_workload", Text),
     Column("origin_snapshot", Text),
     Column("adopted", Boolean, nullable=False, server_default="0"),
+    # What of `ServerOptions` is said; NULL: nothing.
+    Column("options", JSON(none_as_null=True)),
     UniqueConstraint("id", name="workloads_id_free"),
     UniqueConstraint("name", name="workloads_name_free"),
 )
@@ -109,8 +111,9 @@ instances = Table(
     Column("problem", JSON(none_as_null=True)),
     Column("clock_off", Float),
     Column("clock_detail", Text, nullable=False, server_default=""),
+    Column("network", Text, nullable=False, server_default=""),
     UniqueConstraint("name", name="instances_name_free"),
-    UniqueConstraint("address", name="instances_address_free"),
+    UniqueConstraint("network", "address", name="instances_address_free"),
     UniqueConstraint("mac", name="instances_mac_free"),
     UniqueConstraint("workload", "position", name="instances_position_free"),
 )

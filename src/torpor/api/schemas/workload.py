@@ -8,12 +8,41 @@ from torpor.api.schemas.instance import InstanceSchema
 from torpor.api.schemas.operation import OperationSchema
 from torpor.api.schemas.plan import PlanSchema
 from torpor.api.schemas.problem import ProblemSchema
-from torpor.domain.workload import Flavor, WorkloadState
+from torpor.domain.workload import Flavor, ServerOptions, WorkloadState
 from torpor.engine.views import Accepted, RunRequest, WorkloadView
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+Named = Annotated[str, Field(max_length=255)]
 Mebibytes = Annotated[int, Field(ge=1, le=2**40)]
+
+
+class ServerOptionsSchema(BaseModel):
+    """As `openstack server create` has them, for the openstack backend; what is empty is left to the configuration."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    project: Named = ""
+    flavor: Named = ""
+    networks: Annotated[list[Named], Field(max_length=32)] = []
+    """The first one's address is the instance's."""
+    key_name: Named = ""
+    security_groups: Annotated[list[Named], Field(max_length=32)] = []
+
+    def options(self) -> ServerOptions:
+        return ServerOptions(
+            self.project, self.flavor, tuple(self.networks), self.key_name, tuple(self.security_groups)
+        )
+
+    @classmethod
+    def of(cls, options: ServerOptions) -> "ServerOptionsSchema":
+        return cls(
+            project=options.project,
+            flavor=options.flavor,
+            networks=list(options.networks),
+            key_name=options.key_name,
+            security_groups=list(options.security_groups),
+        )
 
 
 class RunBody(BaseModel):
@@ -34,6 +63,7 @@ class RunBody(BaseModel):
     duration_seconds: Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)] | None = None
     command: Annotated[str, Field(min_length=1, max_length=65536)] | None = None
     user_data: Annotated[str, Field(max_length=1024 * 1024)] | None = None
+    options: ServerOptionsSchema = ServerOptionsSchema()
 
     def request(self) -> RunRequest:
         return RunRequest(
@@ -47,6 +77,7 @@ class RunBody(BaseModel):
             duration=self.duration_seconds,
             command=self.command,
             user_data=self.user_data,
+            options=self.options.options(),
         )
 
 
@@ -70,6 +101,7 @@ class WorkloadSchema(BaseModel):
     """Its VMs were made by others."""
     duration_seconds: float | None
     command: str | None
+    options: ServerOptionsSchema
     created_at: float
     running_since: float | None
     ran_seconds: float
@@ -100,6 +132,7 @@ class WorkloadSchema(BaseModel):
             adopted=workload.adopted,
             duration_seconds=workload.duration,
             command=workload.command,
+            options=ServerOptionsSchema.of(workload.options),
             created_at=workload.created_at,
             running_since=workload.running_since,
             ran_seconds=view.ran_seconds,

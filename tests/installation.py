@@ -75,6 +75,18 @@ overhead_mb = 64
 """
 
 
+def _openstack_section(dns_address: str, unplanned_start: str) -> str:
+    return f"""
+[openstack]
+cloud = "lab-torpor"
+project = "demo"
+networks = ["n1"]
+unplanned_start = "{unplanned_start}"
+dns_address = "{dns_address}"
+look_seconds = 1.0
+"""
+
+
 class Installation:
     """Configuration and state below `root`; network of its own, numbered by `number` (0-99)."""
 
@@ -88,23 +100,27 @@ class Installation:
         subnet: str = "10.111.{number}.0/24",
         tb_size_mb: int = 32,
         libvirt: LibvirtHost | None = None,
+        clouds: Path | None = None,
         unplanned_start: str = "suspend",
         **policy: float,
     ) -> None:
+        """`clouds`: the OpenStack lab's clouds.yaml; its servers are made, and erased, by whoever asks for them."""
         self.root = root
+        self.clouds = clouds
         self.libvirt = libvirt
         self.state_dir = root / "state"
         self.socket = root / "run" / "api.sock"
         self.config = root / "torpor.toml"
         self.zone = "test.internal"
-        self.gateway = f"10.111.{number}.1"
+        self.gateway = f"127.0.111.{number}" if clouds else f"10.111.{number}.1"
+        self._environment = {"OS_CLIENT_CONFIG_FILE": str(clouds)} if clouds else {}
         self._daemon: subprocess.Popen[bytes] | None = None
         root.chmod(0o711)
         self.namespace = self.interface = f"torpor-t{number}"
         rules = {"min_run_seconds": 0.0, "stop_grace_seconds": 3.0, **policy}
         self.config.write_text(
             f"""
-backend = "{"libvirt" if libvirt else "qemu"}"
+backend = "{"openstack" if clouds else "libvirt" if libvirt else "qemu"}"
 state_dir = "{self.state_dir}"
 run_dir = "{root / "run"}"
 [host]
@@ -115,6 +131,7 @@ disk_mb = {disk_mb}
 overhead_mb = 64
 tb_size_mb = {tb_size_mb}
 {_libvirt_section(libvirt, self.interface, tb_size_mb, unplanned_start) if libvirt else ""}
+{_openstack_section(self.gateway, unplanned_start) if clouds else ""}
 [network]
 namespace = "{self.namespace}"
 interface = "{self.interface}"
@@ -139,7 +156,7 @@ zone = "{self.zone}"
         self._daemon = subprocess.Popen(
             [*prefix, sys.executable, *(part.format(config=self.config) for part in command)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **self._environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -179,7 +196,7 @@ zone = "{self.zone}"
         return subprocess.run(
             [sys.executable, "-m", "torpor", "--config", str(self.config), *words],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120"},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120", **self._environment},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -214,6 +231,10 @@ zone = "{self.zone}"
 
     def state(self, workload: str) -> str:
         return str(self.show(workload)["state"])
+
+    def has(self, workload: str) -> bool:
+        """Whether there is such a workload."""
+        return self.request("GET", f"workloads/{workload}").status_code == 200
 
     def wait_state(self, workload: str, state: str, seconds: float = 60.0) -> None:
         wait_until(lambda: self.state(workload) == state, seconds, f"{workload} is {state}")
@@ -310,7 +331,8 @@ zone = "{self.zone}"
         for process in self.name_servers():
             process.kill()
             process.wait(10)
-        subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
+        if not self.clouds:
+            subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
 
     def _undefine_domains(self, daemon: LibvirtHost) -> None:
         """Those that Torpor made: their files lie in its state directory."""
@@ -338,7 +360,8 @@ def installation(
             torpor.state_dir.mkdir()
             options = f"size={state_mb}m,mode=0711"
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "torpor-test", torpor.state_dir], check=True)
-        torpor.use_image(image)
+        if image:
+            torpor.use_image(image)
         torpor.start()
         torpor.wait_ready()
         yield torpor

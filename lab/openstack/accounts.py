@@ -14,11 +14,13 @@ _SERVICES = (
 _INTERFACES = ("public", "internal", "admin")
 _ACCOUNTS = (
     *((name, "service", ("admin", "service")) for name in ("nova", "neutron", "glance", "placement")),
-    ("torpor", "torpor", ("admin",)),
+    ("torpor", "torpor", ("member", "torpor")),
     ("demo", "demo", ("member",)),
     ("demo2", "demo2", ("member",)),
+    ("torpor", "demo", ("member", "torpor")),
 )
-"""User, project and roles. Torpor's service account has a project of its own, so that its locks are not the owners'."""
+"""User, project and roles. Torpor's service account has a project of its own, so that its locks are not the owners'.
+`demo` has let it in, `demo2` has not. What the role `torpor` may do, the policies in etc say."""
 
 
 def make_accounts(cloud: Connection, lab: Lab) -> None:

@@ -89,6 +89,30 @@ class LibvirtConfig(_Section):
     """QEMU's own memory, claimed for every VM on top of the guest's."""
 
 
+class OpenStackConfig(_Section):
+    """For `backend = "openstack"`."""
+
+    cloud: str = "torpor"
+    """Entry of clouds.yaml: Torpor's service account, in a project of its own."""
+    project: str = ""
+    """Where servers are made unless `torpor run --project` says otherwise."""
+    networks: tuple[str, ...] = ()
+    """On which servers are made unless `--network` says otherwise. Default: the project's only one."""
+    hosts: tuple[str, ...] = ()
+    """Compute hosts (hypervisor hostnames) that count. Default: all."""
+    state_room: Literal["placement", "elsewhere"] = "placement"
+    """Who guards the room for saved states. `elsewhere`: they lie on another disk than the servers', or the servers'
+    disks are volumes; see to it yourself that there is room."""
+    act_timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """How long Nova may take to suspend, resume, boot or delete a server."""
+    look_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """How often all servers are looked at."""
+    unplanned_start: Literal["suspend", "leave"] = "suspend"
+    """What becomes of a suspended server that somebody else resumes while there is no room for it."""
+    dns_address: IPv4Address = IPv4Address("127.0.0.91")
+    """Where the name server listens. Guests can ask it if it is an address of this machine that they can reach."""
+
+
 class NetworkSection(_Section):
     namespace: str = "torpor"
     """Network namespace that holds the bridge and the taps (qemu)."""
@@ -220,8 +244,9 @@ class PolicyConfig(_Section):
 
 
 class Config(_Section):
-    backend: Literal["qemu", "libvirt"] = "qemu"
-    """`qemu`: VMs of Torpor's own. `libvirt`: a host whose VMs are under libvirt, others' beside Torpor's."""
+    backend: Literal["qemu", "libvirt", "openstack"] = "qemu"
+    """`qemu`: VMs of Torpor's own. `libvirt`: a host whose VMs are under libvirt, others' beside Torpor's. `openstack`:
+    servers of a cloud, others' beside Torpor's."""
     state_dir: Path = Path("/var/lib/torpor")
     """Disks, saved states, books. On the disk whose speed and room count."""
     run_dir: Path = Path("/run/torpor")
@@ -229,6 +254,7 @@ class Config(_Section):
     host: HostConfig = HostConfig()
     qemu: QemuConfig = QemuConfig()
     libvirt: LibvirtConfig = LibvirtConfig()
+    openstack: OpenStackConfig = OpenStackConfig()
     network: NetworkSection = NetworkSection()
     names: NamesSection = NamesSection()
     policy: PolicyConfig = PolicyConfig()
@@ -244,8 +270,8 @@ class Config(_Section):
 
     @property
     def overhead_mb(self) -> int:
-        """The hypervisor's own memory, claimed for every VM."""
-        return self.qemu.overhead_mb if self.backend == "qemu" else self.libvirt.overhead_mb
+        """The hypervisor's own memory, claimed for every VM. Nova has its own way to count it in."""
+        return {"qemu": self.qemu.overhead_mb, "libvirt": self.libvirt.overhead_mb, "openstack": 0}[self.backend]
 
     @property
     def socket(self) -> Path:

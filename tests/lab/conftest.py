@@ -1,11 +1,12 @@
 """The lab, up for as long as these tests run; what was down before is down afterwards, what was up stays up."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from lab.openstack.clouds import ADMIN, ORDINARY, connect
 from lab.openstack.rise import down, up
-from lab.openstack.settings import Lab
+from lab.openstack.settings import Lab, folder_of
 from lab.openstack.state import is_up
 from openstack.connection import Connection
 from tests.installation import ROOT
@@ -13,7 +14,8 @@ from tests.installation import ROOT
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    made = Lab(ROOT / "build" / "lab")
+    number = int(os.environ.get("TORPOR_LAB_NUMBER", "0"))
+    made = Lab(folder_of(number, ROOT / "build"), number=number)
     was_up = is_up(made)
     up(made, print)
     yield made

@@ -4,6 +4,7 @@ Each backend has a module here that binds the ports; what another one needs is a
 configuration.
 """
 
+import importlib
 import logging
 from dataclasses import dataclass
 
@@ -62,19 +63,16 @@ def build(config: Config) -> App:
 
 def bind(config: Config) -> Bound:
     """The ports on the configured backend. Raises MissingPart, Conflict, StateDamaged."""
-    if config.backend == "qemu":
-        from torpor.wiring import qemu
-
-        return qemu.bind(config)
     try:
-        from torpor.wiring import libvirt
+        module = importlib.import_module(f"torpor.wiring.{config.backend}")
     except ModuleNotFoundError as error:
         raise MissingPart(
-            "the libvirt backend can't be used",
+            f"the {config.backend} backend can't be used",
             detail=f"Python's module {error.name} is not there",
-            remedy="run `script/setup libvirt`, or install torpor[libvirt] where libvirt's headers are",
+            remedy=f"run `script/setup {config.backend}`, or install torpor[{config.backend}]",
         ) from error
-    return libvirt.bind(config)
+    bound: Bound = module.bind(config)
+    return bound
 
 
 def assemble(config: Config, bound: Bound) -> App:
@@ -100,5 +98,5 @@ def _settings(config: Config) -> Settings:
         max_attempts=policy.max_attempts,
         console_log=str(config.state_dir / "instances" / "{instance}" / "console.log"),
         ssh_keys=config.ssh_authorized_keys,
-        unplanned_start=config.libvirt.unplanned_start,
+        unplanned_start=(config.openstack if config.backend == "openstack" else config.libvirt).unplanned_start,
     )

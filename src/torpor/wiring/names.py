@@ -38,10 +38,11 @@ def bind(config: Config) -> BoundNames:
 
 def _dnsmasq(config: Config) -> DnsmasqNames:
     section = config.network
+    listen = str(config.openstack.dns_address) if config.backend == "openstack" else section.gateway
     return DnsmasqNames(
         DnsmasqSettings(
             directory=config.state_dir / "names",
-            listen_address=section.gateway,
+            listen_address=listen,
             zone=section.zone,
             subnet=section.subnet,
             forwarders=tuple(str(address) for address in section.forwarders),

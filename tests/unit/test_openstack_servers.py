@@ -1,0 +1,141 @@
+"""What Nova tells of servers, and what is made of it: pure functions, on documents as the lab's Nova writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from requests import Response
+
+from torpor.adapters.openstack.cloud import HttpFailed, failure_of, words_of
+from torpor.adapters.openstack.metadata import mark_in, written
+from torpor.adapters.openstack.obstacles import obstacle
+from torpor.adapters.openstack.servers import read_server
+from torpor.domain.adoption import Mark
+from torpor.domain.errors import Conflict, MissingPart, NotFound, Refused
+from torpor.domain.instance import BackendState
+
+MAC = "fa:16:3e:00:00:01"
+
+
+def _entry(address: str, version: int, kind: str) -> dict[str, object]:
+    return {"OS-EXT-IPS-MAC:mac_addr": MAC, "addr": address, "version": version, "OS-EXT-IPS:type": kind}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "7c1c",
+        "name": "web",
+        "tenant_id": "demo",
+        "status": "ACTIVE",
+        "OS-EXT-STS:task_state": None,
+        "OS-EXT-SRV-ATTR:hypervisor_hostname": "node1",
+        "flavor": {"vcpus": 2, "ram": 512, "disk": 4, "ephemeral": 1, "swap": 512, "extra_specs": {}},
+        "image": {"id": "1234"},
+        "metadata": {},
+        "locked": False,
+        "locked_reason": None,
+        "addresses": {
+            "n1": [
+                _entry("10.0.0.5", 4, "fixed"),
+                _entry("fd00::5", 6, "fixed"),
+                _entry("192.0.2.7", 4, "floating"),
+            ]
+        },
+        "updated": "2026-01-01T00:00:00Z",
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "task", "state", "process"),
+    [
+        ("ACTIVE", None, BackendState.RUNNING, True),
+        ("ACTIVE", "suspending", BackendState.LOADING, True),
+        ("SUSPENDED", None, BackendState.ABSENT, False),
+        ("SUSPENDED", "resuming", BackendState.LOADING, True),
+        ("PAUSED", None, BackendState.PAUSED, True),
+        ("SHUTOFF", None, BackendState.SHUT_OFF, False),
+        ("SHELVED_OFFLOADED", None, BackendState.SHUT_OFF, False),
+        ("ERROR", None, BackendState.ABSENT, False),
+        ("BUILD", "spawning", BackendState.LOADING, True),
+    ],
+)
+def test_a_status_says_whether_there_is_a_process(
+    status: str, task: str | None, state: BackendState, process: bool
+) -> None:
+    seen = read_server(document(status=status, **{"OS-EXT-STS:task_state": task}), {})
+    assert (seen.state, seen.has_process) == (state, process)
+
+
+def test_sizes_are_what_placement_holds_for_it() -> None:
+    seen = read_server(document(), {})
+    assert (seen.vcpus, seen.memory_mb, seen.disk_gb, seen.host) == (2, 512, 4 + 1 + 1, "node1")
+    assert read_server(document(image=""), {}).disk_gb == 1 + 1, "its root is a volume"
+
+
+def test_only_fixed_ipv4_addresses_are_its_own() -> None:
+    assert read_server(document(), {}).addresses == ((MAC, "10.0.0.5"),)
+
+
+def test_a_lock_is_ours_by_its_reason() -> None:
+    ours = document(status="SUSPENDED", locked=True, locked_reason="torpor: suspended to make room")
+    assert read_server(ours, {}).locked_by_us
+    assert not read_server({**ours, "locked_reason": "do not touch"}, {}).locked_by_us
+
+
+def test_a_mark_reads_as_it_was_written() -> None:
+    for mark in (Mark("batch", -3, True, False), Mark("kept", 7, False, True)):
+        assert mark_in(written(mark)).mark == mark
+    assert mark_in({}).mark is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("torpor:priority", "high"), ("torpor:preemptible", "maybe")])
+def test_what_can_not_be_understood_is_no_mark_and_says_why(key: str, value: str) -> None:
+    said = mark_in({"torpor:workload": "batch", key: value})
+    assert said.mark is None
+    assert value in said.defect
+
+
+@pytest.mark.parametrize(
+    ("specs", "properties", "why"),
+    [
+        ({"hw:cpu_policy": "dedicated"}, {}, "pinned"),
+        ({}, {"hw_cpu_policy": "dedicated"}, "pinned"),
+        ({"hw:numa_nodes": "2"}, {}, "NUMA"),
+        ({"pci_passthrough:alias": "gpu:1"}, {}, "PCI"),
+        ({"hw:mem_encryption": "true"}, {}, "SEV"),
+        ({"hw:tpm_version": "2.0"}, {}, "TPM"),
+        ({"resources:VGPU": "1"}, {}, "GPU"),
+    ],
+)
+def test_what_can_not_give_way_iswords_of(specs: dict[str, str], properties: dict[str, object], why: str) -> None:
+    assert why in obstacle(specs, properties)
+
+
+def test_an_ordinary_server_can_give_way() -> None:
+    assert obstacle({"hw:cpu_policy": "shared", "hw:mem_page_size": "any"}, {"hw_rng_model": "virtio"}) == ""
+
+
+def answer(status: int, text: str) -> Response:
+    made = Response()
+    made.status_code, made._content = status, text.encode()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (404, '{"itemNotFound": {"code": 404, "message": "Instance x is gone."}}', NotFound, "x is gone"),
+        (409, '{"conflictingRequest": {"code": 409, "message": "Instance is locked"}}', Conflict, "locked"),
+        (409, '{"errors": [{"title": "Conflict", "detail": "Unable to allocate inventory"}]}', Conflict, "inventory"),
+        (403, '{"forbidden": {"code": 403, "message": "Quota exceeded for cores"}}', Refused, "cores"),
+        (403, '{"forbidden": {"code": 403, "message": "Policy does not allow"}}', MissingPart, "Policy"),
+        (409, '{"NeutronError": {"type": "X", "message": "No more IP addresses"}}', Conflict, "No more"),
+        (502, "<html>bad gateway</html>", HttpFailed, "502"),
+    ],
+)  # fmt: skip
+def test_a_refusal_keeps_the_services_own_words(status: int, body: str, kind: type[Exception], words: str) -> None:
+    error = failure_of("nothing happened", status, words_of(answer(status, body)))
+    assert type(error) is kind
+    assert words in str(error)

@@ -1,10 +1,11 @@
-"""`script/demo [--backend NAME] [--json]`: run the mission, compare, clean up.
+"""`script/demo [--backend NAME] [--compete] [--json]`: run the mission, compare, clean up.
 
 Exit code 0 only when everything agrees.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from demonstration.backends import BACKENDS
+from demonstration.backends import BACKENDS, Backend, LibvirtBackend, QemuBackend, make_backend
 from demonstration.failure import DemoFailed
 from demonstration.findings import Findings
 from demonstration.guests import GuestSilent
@@ -31,8 +32,17 @@ def _arguments() -> argparse.Namespace:
         prog="script/demo", description="The whole mission with real VMs, on this machine."
     )
     parser.add_argument(
-        "--backend", choices=tuple(BACKENDS), default="qemu",
-        help="what the VMs run under: QEMU alone (default), or a libvirtd of the demo's own",
+        "--backend", choices=BACKENDS, default="qemu",
+        help="what the VMs run under: QEMU alone (default), a libvirtd of the demo's own, or the OpenStack lab",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compete",
+        action="store_true",
+        help="openstack: somebody of another project tries to boot all the while, until they have won once",
+    )
+    parser.add_argument(
+        "--lab-number", type=int, default=os.environ.get("TORPOR_LAB_NUMBER", "0"), metavar="N",
+        help="openstack: which lab (default $TORPOR_LAB_NUMBER, or 0); it is brought up where it is down",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object last; the rest goes to stderr")
     parser.add_argument(
@@ -40,7 +50,10 @@ def _arguments() -> argparse.Namespace:
         help=f"folder of its own (default {DEFAULT_ROOT}); the test image is kept there for the next run",
     )  # fmt: skip
     parser.add_argument("--subnet", type=IPv4Network, metavar="NET", help="network of its own (default: a free one)")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.compete and arguments.backend != "openstack":
+        parser.error("--compete is for --backend openstack")
+    return arguments
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -57,12 +70,14 @@ def main() -> int:
     began = time.monotonic()
     try:
         require_root()
-        here = Installation(arguments.state_dir.absolute(), arguments.subnet or free_subnet(), HOST, arguments.backend)
+        root = arguments.state_dir.absolute()
+        backend = make_backend(arguments.backend, root, arguments.lab_number)
+        here = Installation(root, arguments.subnet or free_subnet(), HOST, backend)
         here.prepare()
     except DemoFailed as error:
         screen.say(f"demo: {error}.", "bold red")
         return 1
-    code, problem = _tell(here, screen, found)
+    code, problem = _tell(_story(here, backend, screen, found, arguments.compete), screen)
     # Whoever presses Ctrl-C once more must not leave VMs behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -81,10 +96,20 @@ def main() -> int:
     return code
 
 
-def _tell(here: Installation, screen: Screen, found: Findings) -> tuple[int, str]:
+def _story(here: Installation, backend: Backend, screen: Screen, found: Findings, compete: bool) -> Story:
+    if isinstance(backend, QemuBackend | LibvirtBackend):
+        return Story(here, screen, found)
+    from demonstration.cloud.backend import OpenStackBackend  # these alone need openstacksdk
+    from demonstration.cloud.story import CloudStory
+
+    assert isinstance(backend, OpenStackBackend)
+    return CloudStory(here, backend, screen, found, compete)
+
+
+def _tell(story: Story, screen: Screen) -> tuple[int, str]:
     """The exit code, and what kept the story from its end."""
     try:
-        Story(here, screen, found).tell()
+        story.tell()
     except KeyboardInterrupt:
         code, problem = INTERRUPTED, "interrupted; cleaning up"
     except (DemoFailed, GuestSilent) as error:

@@ -1,21 +1,29 @@
 """What the demo's VMs run under: QEMU alone, or a libvirtd of the demo's own."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmark.states.talk import GuestFailed
+from demonstration import processes
 from demonstration.failure import DemoFailed
+from demonstration.guests import Guests
 from private_libvirtd import LibvirtHost
 
 NETWORK = "torpor-demo"
 """As libvirt calls it."""
+Document = Mapping[str, Any]
 
 
 class Backend(Protocol):
     greeting: str
     """Title of the step in which it is started."""
+    guests: Guests
+    name_server: str | None
+    """Where Torpor's name server listens; None: at the gateway of its network."""
+    poll_seconds: float
+    """How often it is looked whether a workload has arrived."""
 
     def settings(self) -> str:
         """Lines of the configuration that come before its sections."""
@@ -29,7 +37,15 @@ class Backend(Protocol):
         """Have ready what the daemon needs. Converges. Raises DemoFailed."""
         ...
 
-    def saved_files(self, instance: Mapping[str, Any]) -> Iterator[Path]:
+    def environment(self) -> Mapping[str, str]:
+        """What Torpor is to find in its environment."""
+        ...
+
+    def pids(self, instances: Collection[Document]) -> Mapping[str, int]:
+        """By instance id, of those of them that have a QEMU process."""
+        ...
+
+    def saved_files(self, instance: Document) -> Iterator[Path]:
         """Files of its saved states."""
         ...
 
@@ -38,13 +54,28 @@ class Backend(Protocol):
         ...
 
 
-class QemuBackend:
+class _HereBackend:
+    """VMs of this machine, which it reaches, and whose processes have their files below Torpor's state directory."""
+
+    name_server: str | None = None
+    poll_seconds = 0.05
+
+    def __init__(self, root: Path) -> None:
+        self.guests = Guests()
+        self._state_dir = root / "state"
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    def pids(self, instances: Collection[Document]) -> Mapping[str, int]:
+        wanted = {instance["id"] for instance in instances}
+        return {id: pid for id, pid in processes.pids(self._state_dir).items() if id in wanted}
+
+
+class QemuBackend(_HereBackend):
     """Needs nothing but Torpor."""
 
     greeting = "Start a Torpor of our own"
-
-    def __init__(self, root: Path) -> None:
-        self._instances = root / "state" / "instances"
 
     def settings(self) -> str:
         return ""
@@ -55,20 +86,21 @@ class QemuBackend:
     def start(self) -> None:
         return
 
-    def saved_files(self, instance: Mapping[str, Any]) -> Iterator[Path]:
-        folder = self._instances / instance["id"] / "states"
+    def saved_files(self, instance: Document) -> Iterator[Path]:
+        folder = self._state_dir / "instances" / instance["id"] / "states"
         return (file for file in folder.rglob("*") if file.is_file())
 
     def end(self) -> list[str]:
         return []
 
 
-class LibvirtBackend:
+class LibvirtBackend(_HereBackend):
     """A libvirtd that nobody else sees, in a folder below `root`."""
 
     greeting = "Start a libvirtd and a Torpor of our own"
 
     def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self._folder = root / "libvirt"
         self._daemon = LibvirtHost(self._folder)
 
@@ -88,7 +120,7 @@ save_dir = "{self._daemon.managed_saves}"
         except GuestFailed as error:
             raise DemoFailed(str(error)) from error
 
-    def saved_files(self, instance: Mapping[str, Any]) -> Iterator[Path]:
+    def saved_files(self, instance: Document) -> Iterator[Path]:
         """libvirt names them after the domain."""
         return (file for file in (self._daemon.managed_saves / f"{instance['name']}.save",) if file.exists())
 
@@ -101,4 +133,13 @@ save_dir = "{self._daemon.managed_saves}"
         return []
 
 
-BACKENDS: Mapping[str, type[QemuBackend] | type[LibvirtBackend]] = {"qemu": QemuBackend, "libvirt": LibvirtBackend}
+BACKENDS = ("qemu", "libvirt", "openstack")
+
+
+def make_backend(name: str, root: Path, lab_number: int | None = None) -> Backend:
+    """The lab's number is openstack's; None: that of the demo before, or 0."""
+    if name == "openstack":
+        from demonstration.cloud.backend import OpenStackBackend  # it alone needs openstacksdk
+
+        return OpenStackBackend(root, lab_number)
+    return LibvirtBackend(root) if name == "libvirt" else QemuBackend(root)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from demonstration.cloud.findings import CloudFindings
+
 Json = dict[str, Any]
 MIB = 1 << 20
 
@@ -42,12 +44,16 @@ class Findings:
     state_bytes: int = 0
     exit_codes: dict[str, int | None] = field(default_factory=dict)
     """Of the priority workload's command, by instance."""
+    priority_verified: dict[str, bool] = field(default_factory=dict)
+    """Whether they found whole what they had filled, where no command can be given to them."""
     priority_uptimes: dict[str, float] = field(default_factory=dict)
     answer_after_deletion: str | None = None
     """What the name server said of a priority VM right after its deletion was asked for."""
     samples: list[tuple[float, int, int]] = field(default_factory=list)
     """Seconds since the start, bytes of batch processes, bytes of priority processes."""
     left_behind: list[str] = field(default_factory=list)
+    cloud: CloudFindings | None = None
+    """Where the VMs are servers of a cloud."""
 
     def checksum_ok(self) -> bool:
         """The random data is what it was, and the guest's own sum of it is too."""
@@ -78,10 +84,10 @@ class Findings:
             "the random data in the batch VMs' memory is not what it was": not self.checksum_ok(),
             "the TCP connection between the batch VMs did not survive": not self.tcp_survived(),
             "a deleted VM's name still answered": self.answer_after_deletion is not None,
-            "the priority VMs did not finish their task": not self.exit_codes
-            or any(code != 0 for code in self.exit_codes.values()),
+            "the priority VMs did not finish their task": not self._priority_done(),
         }
         problems += [sentence for sentence, wrong in checks.items() if wrong]
+        problems += self.cloud.complaints() if self.cloud else []
         problems += [
             f"{a.name} was {a.address or 'unknown'} instead of {self.addresses[a.name]} when asked from {a.asked_from} "
             f"{a.when}"
@@ -89,6 +95,11 @@ class Findings:
             if a.address != self.addresses[a.name]
         ]
         return problems + [f"{thing} was left behind" for thing in self.left_behind]
+
+    def _priority_done(self) -> bool:
+        if self.cloud:
+            return bool(self.priority_verified) and all(self.priority_verified.values())
+        return bool(self.exit_codes) and all(code == 0 for code in self.exit_codes.values())
 
     def _of_instance(self, name: str) -> list[str]:
         before, after = self.before[name], self.after.get(name)
@@ -141,6 +152,7 @@ class Findings:
             "suspended_state_bytes": self.state_bytes,
             "priority_exit_codes": self.exit_codes,
             "priority_uptimes": self.priority_uptimes,
+            **({"priority_verified": self.priority_verified, **self.cloud.as_json()} if self.cloud else {}),
             "seconds": {step: round(seconds, 2) for step, seconds in self.seconds.items()},
         }
 

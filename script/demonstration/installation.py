@@ -17,22 +17,24 @@ import httpx
 import psutil
 
 from demonstration import processes
-from demonstration.backends import BACKENDS
+from demonstration.backends import Backend, make_backend
 from demonstration.failure import DemoFailed
 
 NAMESPACE, INTERFACE, ZONE = "torpor-demo", "torpordemo0", "demo.internal"
+ANSWER_SECONDS = 120.0
+"""The daemon answers at once, unless it is just asking a cloud that is slow."""
 
 
 class Installation:
     """Everything lies below `root`; the image is kept there for the next run."""
 
-    def __init__(self, root: Path, subnet: IPv4Network, host: dict[str, int], backend: str = "qemu") -> None:
+    def __init__(self, root: Path, subnet: IPv4Network, host: dict[str, int], backend: Backend) -> None:
         self.root = root
-        self.backend = BACKENDS[backend](root)
+        self.backend = backend
         self.state_dir = root / "state"
         self.run_dir = root / "run"
         self.config = root / "torpor.toml"
-        self.gateway = str(subnet.network_address + 1)
+        self.name_server = backend.name_server or str(subnet.network_address + 1)
         self.subnet = subnet
         self.host = host
         self._lock: IO[str] | None = None
@@ -58,7 +60,7 @@ class Installation:
     def _earlier(self) -> "Installation":
         """What a demo that was killed has left, which may have been one of another backend."""
         backend = tomllib.loads(self.config.read_text()).get("backend", "qemu")
-        return Installation(self.root, self.subnet, self.host, backend)
+        return Installation(self.root, self.subnet, self.host, make_backend(backend, self.root))
 
     def _settings(self) -> str:
         return f"""
@@ -84,8 +86,9 @@ min_run_seconds = 1
         command = [sys.executable, "-m", "torpor", "--config", str(self.config), *arguments, "--json"]
         try:
             ended = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
-            )
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+                env={**os.environ, **self.backend.environment()},
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise DemoFailed(f"`torpor {arguments[0]}` took longer than {timeout:.0f} s") from error
         if ended.returncode != 0:
@@ -100,7 +103,7 @@ min_run_seconds = 1
         """
         transport = httpx.HTTPTransport(uds=str(self.run_dir / "api.sock"))
         try:
-            with httpx.Client(transport=transport, timeout=30.0) as client:
+            with httpx.Client(transport=transport, timeout=ANSWER_SECONDS) as client:
                 return client.get(f"http://torpor{path}").raise_for_status().json()
         except httpx.HTTPError as error:
             raise DemoFailed(f"the daemon did not answer {path}: {error}") from error
@@ -118,7 +121,7 @@ min_run_seconds = 1
             if time.monotonic() > give_up:
                 why = document["waiting_for"] or document["reason"]
                 raise DemoFailed(f"{workload} is still {document['state']} after {patience:.0f} s ({why})")
-            time.sleep(0.05)
+            time.sleep(self.backend.poll_seconds)
 
     def stored_bytes(self, instances: Sequence[Mapping[str, Any]]) -> int:
         """What the saved states of these instances take on disk, holes not counted."""

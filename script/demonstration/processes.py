@@ -4,17 +4,26 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 INTERVAL = 0.2
 """Seconds between two samples."""
+Document = Mapping[str, Any]
+Find = Callable[[Collection[Document]], Mapping[str, int]]
+"""Pid by instance id, of those of these instances that have a process."""
 
 
 def pids(state_dir: Path) -> dict[str, int]:
     """Pid by instance id of every QEMU process that was started for an instance below this folder."""
-    marker = os.fsencode(f"{state_dir}/instances/")
-    found = {}
+    return pids_with(f"{state_dir}/instances/")
+
+
+def pids_with(marker: str) -> dict[str, int]:
+    """Pid by UUID of every QEMU process that has this in its arguments."""
+    sought, found = os.fsencode(marker), {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -22,7 +31,7 @@ def pids(state_dir: Path) -> dict[str, int]:
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"-uuid" in arguments and any(marker in argument for argument in arguments):
+        if b"-uuid" in arguments and any(sought in argument for argument in arguments):
             found[arguments[arguments.index(b"-uuid") + 1].decode()] = int(entry.name)
     return found
 
@@ -36,9 +45,9 @@ def own_memory(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
 
-def memory_of(state_dir: Path, instances: Collection[str]) -> int:
-    """Bytes of all processes of these instances."""
-    return sum(own_memory(pid) for instance, pid in pids(state_dir).items() if instance in instances)
+def memory_of(pids: Iterable[int]) -> int:
+    """Bytes of all these processes."""
+    return sum(own_memory(pid) for pid in pids)
 
 
 def kill(state_dir: Path) -> list[int]:
@@ -52,17 +61,17 @@ def kill(state_dir: Path) -> list[int]:
 class Sampler:
     """Watches memory by workload all along, in a thread of its own."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._groups: Mapping[str, frozenset[str]] = {}
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._groups: Mapping[str, Collection[Document]] = {}
         self._began = time.monotonic()
         self._stopped = threading.Event()
         self.samples: list[tuple[float, int, int]] = []
         self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
         self._thread.start()
 
-    def watch(self, batch: Collection[str], priority: Collection[str] = ()) -> None:
-        self._groups = {"batch": frozenset(batch), "priority": frozenset(priority)}
+    def watch(self, batch: Collection[Document], priority: Collection[Document] = ()) -> None:
+        self._groups = {"batch": batch, "priority": priority}
 
     def stop(self) -> list[tuple[float, int, int]]:
         self._stopped.set()
@@ -73,9 +82,8 @@ class Sampler:
         while not self._stopped.wait(INTERVAL):
             groups = self._groups
             if groups:
-                sizes = {instance: own_memory(pid) for instance, pid in pids(self._state_dir).items()}
+                sizes = {id: own_memory(pid) for id, pid in self._find([*chain(*groups.values())]).items()}
                 batch, priority = (
-                    sum(size for instance, size in sizes.items() if instance in groups[group])
-                    for group in ("batch", "priority")
+                    sum(sizes.get(instance["id"], 0) for instance in groups[group]) for group in ("batch", "priority")
                 )
                 self.samples.append((time.monotonic() - self._began, batch, priority))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from demonstration.cloud.findings import CloudFindings, own_seconds
 from demonstration.findings import Answer, Findings, job_is_right
 
 
@@ -107,3 +108,76 @@ def test_a_job_is_computed_anew() -> None:
     wrong = deepcopy(right)
     wrong["hash"] = "0" * 64
     assert not job_is_right(wrong)
+
+
+def cloud() -> CloudFindings:
+    """All is well; somebody competed."""
+    seen = CloudFindings(
+        guests_at_most=3,
+        refusal="No valid host was found.",
+        outside={"before": 1, "after": 2, "port_before": 40000, "port_after": 40000},
+        own_suspend_seconds=0.5,
+        own_resume_seconds=0.5,
+        competing=True,
+        attempts=9,
+        wins=1,
+        told="there is no room",
+    )
+    seen.see({"VCPU": 3, "MEMORY_MB": 768}, {"VCPU": 3, "MEMORY_MB": 3072}, "during 'suspend'")
+    return seen
+
+
+@pytest.fixture
+def clouded(found: Findings) -> Findings:
+    """The same on a cloud, where no command can be given."""
+    found.cloud = cloud()
+    found.exit_codes = {}
+    found.priority_verified = {"u": True}
+    return found
+
+
+def test_on_a_cloud_nothing_is_wrong_where_everything_is_as_it_was(clouded: Findings) -> None:
+    assert clouded.complaints() == []
+    assert clouded.as_json()["placement_peaks"] == {"VCPU": 3, "MEMORY_MB": 768}
+
+
+@pytest.mark.parametrize("verified", [{}, {"u": True, "v": False}])
+def test_priority_servers_that_lost_what_they_filled_are_a_complaint(
+    clouded: Findings, verified: dict[str, bool]
+) -> None:
+    clouded.priority_verified = verified
+    assert any("did not finish their task" in complaint for complaint in clouded.complaints())
+
+
+def test_one_look_at_overcommitted_books_is_a_complaint_for_good() -> None:
+    seen = cloud()
+    seen.see({"VCPU": 4}, {"VCPU": 3}, "during 'restore'")
+    seen.see({"VCPU": 2}, {"VCPU": 3}, "during 'compare'")
+    assert seen.complaints() == ["4 of 3 VCPU were booked during 'restore'"]
+    assert seen.as_json()["placement_violations"] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "about"),
+    [
+        ("samples", 0, "not looked at"), ("guests_at_most", 4, "had a process at once"),
+        ("guests_at_most", 0, "had a process at once"), ("refusal", "", "was not refused"),
+        ("refusal", "it is ACTIVE", "was not refused"), ("own_suspend_seconds", None, "own"),
+        ("own_resume_seconds", None, "own"), ("wins", 0, "never won"), ("told", "", "not told"),
+        ("outside", {}, "outside"), ("outside", {"before": 1, "port_before": 4}, "outside"),
+        ("outside", {"before": 1, "after": 0, "port_before": 4, "port_after": 4}, "outside"),
+        ("outside", {"before": 1, "after": 2, "port_before": 4, "port_after": 5}, "outside"),
+    ],
+)  # fmt: skip
+def test_what_is_to_be_shown_of_a_cloud_is_missed_where_it_was_not_seen(field: str, value: object, about: str) -> None:
+    seen = cloud()
+    setattr(seen, field, value)
+    assert [complaint for complaint in seen.complaints() if about in complaint]
+
+
+def test_our_own_time_is_what_novas_step_did_not_take() -> None:
+    def step(kind: str, began: float | None, ended: float | None) -> dict[str, Any]:
+        return {"kind": kind, "started_at": began, "ended_at": ended}
+
+    steps = [step("claim", 10.0, 10.25), step("pause", 10.25, 14.25), step("save", 14.5, 15.0), step("x", None, None)]
+    assert own_seconds(steps, "pause") == 1.0

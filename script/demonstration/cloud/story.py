@@ -270,7 +270,7 @@ def _runs(workload: Document) -> bool:
 
 
 def _why(workload: Document) -> str:
-    return str(workload["waiting_for"] or workload["reason"])
+    return str(workload["reason"] or workload["waiting_for"])  # the latter may be of the plan that was outrun
 
 
 def _server(cloud: Connection) -> dict[str, Any]:

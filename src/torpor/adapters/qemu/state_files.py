@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -167,9 +167,15 @@ class StateFiles:
         return tuple(Generation(n, self._folder.states / str(n)) for n in numbers)
 
     def saved_states(self) -> Sequence[SavedState]:
-        """For the port, newest first; what several share is counted at the oldest."""
+        """For the port, newest first; what several share is counted at the oldest.
+
+        One that is removed while it is looked at is left out.
+        """
         counted: set[int] = set()
-        oldest_first = [state.saved_state(self._folder.id, counted) for state in reversed(self.all())]
+        oldest_first: list[SavedState] = []
+        for state in reversed(self.all()):
+            with suppress(FileNotFoundError):
+                oldest_first.append(state.saved_state(self._folder.id, counted))
         return tuple(reversed(oldest_first))
 
     def newest(self) -> Generation | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from demonstration.cloud.findings import CloudFindings, own_seconds
+from demonstration.cloud.findings import CloudFindings, own_seconds, seconds_by_kind
 from demonstration.findings import Answer, Findings, job_is_right
 
 
@@ -181,3 +181,4 @@ def test_our_own_time_is_what_novas_step_did_not_take() -> None:
 
     steps = [step("claim", 10.0, 10.25), step("pause", 10.25, 14.25), step("save", 14.5, 15.0), step("x", None, None)]
     assert own_seconds(steps, "pause") == 1.0
+    assert seconds_by_kind([*steps, step("save", 15.0, 16.0)]) == {"claim": 0.25, "pause": 4.0, "save": 1.5}

@@ -29,6 +29,8 @@ class CloudFindings:
     """Rounds of the TCP connection from outside to a suspended server, by `before` and `after`; and its local port."""
     own_suspend_seconds: float | None = None
     own_resume_seconds: float | None = None
+    step_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each of these operations what its steps took, those of both servers together; the gaps are not in it."""
     competing: bool = False
     attempts: int = 0
     """Boots that the competitor has asked for."""
@@ -81,6 +83,7 @@ class CloudFindings:
             "outside_tcp_connection_survived": self.outside_survived(),
             "own_suspend_seconds": self.own_suspend_seconds,
             "own_resume_seconds": self.own_resume_seconds,
+            "step_seconds": self.step_seconds,
             "competitor_attempts": self.attempts,
             "competitor_wins": self.wins,
             "told_while_queued": self.told,
@@ -92,3 +95,12 @@ def own_seconds(steps: Iterable[Mapping[str, Any]], of_nova: str) -> float:
     done = [step for step in steps if step["started_at"] is not None and step["ended_at"] is not None]
     whole = max(step["ended_at"] for step in done) - min(step["started_at"] for step in done)
     return float(whole - sum(step["ended_at"] - step["started_at"] for step in done if step["kind"] == of_nova))
+
+
+def seconds_by_kind(steps: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What the steps took, by kind."""
+    found: dict[str, float] = {}
+    for step in steps:
+        if step["started_at"] is not None and step["ended_at"] is not None:
+            found[step["kind"]] = round(found.get(step["kind"], 0.0) + step["ended_at"] - step["started_at"], 2)
+    return found

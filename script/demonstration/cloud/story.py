@@ -13,7 +13,7 @@ from openstack.connection import Connection
 from demonstration import guests, processes
 from demonstration.cloud.backend import NETWORK, OTHERS, OWNER, RIVAL, OpenStackBackend
 from demonstration.cloud.books import Books
-from demonstration.cloud.findings import CloudFindings, own_seconds
+from demonstration.cloud.findings import CloudFindings, own_seconds, seconds_by_kind
 from demonstration.cloud.rival import Rival
 from demonstration.failure import DemoFailed
 from demonstration.findings import Findings
@@ -192,11 +192,16 @@ class CloudStory(Story):
 
     def _suspend(self) -> None:
         super()._suspend()
-        suspension = self._operation(BATCH, "suspend")
-        self._cloud.own_suspend_seconds = round(own_seconds(suspension["steps"], _NOVA_STEPS["suspend"]), 2)
+        self._cloud.own_suspend_seconds = self._own_seconds("suspend")
         self._screen.note(
             f"our own time on top of Nova's suspend: {self._cloud.own_suspend_seconds:.2f} s for the gang of {GUESTS}"
         )
+
+    def _own_seconds(self, kind: str) -> float:
+        """Of the newest operation of that kind, on top of what Nova took."""
+        steps = self._operation(BATCH, kind)["steps"]
+        self._cloud.step_seconds[kind] = seconds_by_kind(steps)
+        return round(own_seconds(steps, _NOVA_STEPS[kind]), 2)
 
     def _boot_priority(self) -> None:
         while True:
@@ -240,8 +245,7 @@ class CloudStory(Story):
         self._here.torpor("delete", self._priority_name, "--yes", "--no-wait")
         self._found.answer_after_deletion = dig(self._here.name_server, self._priority[0]["fqdn"])
         super()._restore()
-        back = self._operation(BATCH, "resume")
-        self._cloud.own_resume_seconds = round(own_seconds(back["steps"], _NOVA_STEPS["resume"]), 2)
+        self._cloud.own_resume_seconds = self._own_seconds("resume")
         self._screen.note(
             f"our own time on top of Nova's resume: {self._cloud.own_resume_seconds:.2f} s for the gang of {GUESTS}"
         )

@@ -152,3 +152,15 @@ def test_what_its_owner_shuts_down_keeps_its_room_for_nobody_asks_when_it_is_sta
     engine.settle(5)
     assert engine.state("herd") is WorkloadState.ACTIVE
     engine.check_laws()
+
+
+def test_the_room_of_a_state_is_given_back_when_it_is_used_up() -> None:
+    engine, ledger = cloud()
+    engine.service.suspend("batch")
+    engine.settle(3)
+    assert {c.kind for c in ledger.claims()} >= {ClaimKind.STATE}
+    engine.service.resume("batch")
+    engine.settle(3)
+    states = sum(s.stored_bytes for i in engine.ids("batch") for s in engine.world.states(i))
+    claimed = sum(c.resources.disk_mb for c in ledger.claims() if c.kind is ClaimKind.STATE)
+    assert claimed << 20 <= states + (2 << 20)

@@ -321,6 +321,8 @@ class Steps:
         return ""
 
     def _record_running(self, scene: Scene) -> None:
+        if self._parts.hypervisor.capabilities().shared_books and scene.operation.kind is OperationKind.RESUME:
+            self._claims.fit(scene.instances)  # the room of what was used up is others' again
         for instance in scene.instances:
             self._records.change_instance(
                 scene.workload.id, instance.id, address_state=AddressState.UNVERIFIED, address_detail="", problem=None

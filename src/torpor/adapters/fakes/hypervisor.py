@@ -143,6 +143,7 @@ class FakeHypervisor:
             if not self._capabilities.gang_pause and saved and saved.pid is None and saved.whole:
                 self._load(saved, saved.states[-1], _ignore)
                 self._mark(saved, StateStatus.SPENT)
+                saved.states[-1].saved = replace(saved.states[-1].saved, stored_bytes=0)  # it is used up
             vm = self.model.alive(instance)
             if vm.state in (BackendState.LOADING, BackendState.SHUT_OFF):
                 raise self._not_now(vm, "run on", "restore or boot it first")

@@ -118,6 +118,7 @@ class Wait:
                 self._known.add(operation["id"])
                 error = error_of(operation["problem"] or {"what": f"{operation['kind']} of {self._name} was undone"})
                 self._undone = error
-                if give_up_when_undone or workload["held"]:
+                now = fetch(self._session.daemon, self._name) or workload  # it may have been seen before the operation
+                if give_up_when_undone or now["held"]:
                     raise error
                 shown.note(f"{operation['kind']} of {self._name} was undone: {error}")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from requests import Response
 
-from torpor.adapters.openstack.cloud import HttpFailed, failure_of, words_of
+from torpor.adapters.openstack.cloud import failure_of, words_of
 from torpor.adapters.openstack.metadata import mark_in, written
 from torpor.adapters.openstack.obstacles import obstacle
 from torpor.adapters.openstack.servers import read_server
 from torpor.domain.adoption import Mark
-from torpor.domain.errors import Conflict, MissingPart, NotFound, Refused
+from torpor.domain.errors import BackendFailed, Conflict, MissingPart, NotFound, Refused
 from torpor.domain.instance import BackendState
 
 MAC = "fa:16:3e:00:00:01"
@@ -27,6 +27,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "id": "7c1c",
         "name": "web",
         "tenant_id": "demo",
+        "user_id": "ann",
         "status": "ACTIVE",
         "OS-EXT-STS:task_state": None,
         "OS-EXT-SRV-ATTR:hypervisor_hostname": "node1",
@@ -64,24 +65,31 @@ def document(**changes: Any) -> dict[str, Any]:
 def test_a_status_says_whether_there_is_a_process(
     status: str, task: str | None, state: BackendState, process: bool
 ) -> None:
-    seen = read_server(document(status=status, **{"OS-EXT-STS:task_state": task}), {})
+    seen = read_server(document(status=status, **{"OS-EXT-STS:task_state": task}), {}, "torpor")
     assert (seen.state, seen.has_process) == (state, process)
 
 
 def test_sizes_are_what_placement_holds_for_it() -> None:
-    seen = read_server(document(), {})
+    seen = read_server(document(), {}, "torpor")
     assert (seen.vcpus, seen.memory_mb, seen.disk_gb, seen.host) == (2, 512, 4 + 1 + 1, "node1")
-    assert read_server(document(image=""), {}).disk_gb == 1 + 1, "its root is a volume"
+    assert read_server(document(image=""), {}, "torpor").disk_gb == 1 + 1, "its root is a volume"
 
 
 def test_only_fixed_ipv4_addresses_are_its_own() -> None:
-    assert read_server(document(), {}).addresses == ((MAC, "10.0.0.5"),)
+    assert read_server(document(), {}, "torpor").addresses == ((MAC, "10.0.0.5"),)
 
 
 def test_a_lock_is_ours_by_its_reason() -> None:
     ours = document(status="SUSPENDED", locked=True, locked_reason="torpor: suspended to make room")
-    assert read_server(ours, {}).locked_by_us
-    assert not read_server({**ours, "locked_reason": "do not touch"}, {}).locked_by_us
+    assert read_server(ours, {}, "torpor").locked_by_us
+    assert not read_server({**ours, "locked_reason": "do not touch"}, {}, "torpor").locked_by_us
+
+
+def test_what_an_owner_writes_into_metadata_makes_no_server_ours_to_delete() -> None:
+    claimed = document(metadata={"torpor:instance": "somebody-elses"})
+    assert not read_server(claimed, {}, "torpor").made
+    assert read_server(claimed, {}, "torpor").instance == "7c1c"
+    assert read_server({**claimed, "user_id": "torpor"}, {}, "torpor").made
 
 
 def test_a_mark_reads_as_it_was_written() -> None:
@@ -132,7 +140,7 @@ def answer(status: int, text: str) -> Response:
         (403, '{"forbidden": {"code": 403, "message": "Quota exceeded for cores"}}', Refused, "cores"),
         (403, '{"forbidden": {"code": 403, "message": "Policy does not allow"}}', MissingPart, "Policy"),
         (409, '{"NeutronError": {"type": "X", "message": "No more IP addresses"}}', Conflict, "No more"),
-        (502, "<html>bad gateway</html>", HttpFailed, "502"),
+        (502, "<html>bad gateway</html>", BackendFailed, "502"),
     ],
 )  # fmt: skip
 def test_a_refusal_keeps_the_services_own_words(status: int, body: str, kind: type[Exception], words: str) -> None:

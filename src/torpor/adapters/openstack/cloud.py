@@ -135,14 +135,6 @@ def translated(what: str) -> Iterator[None]:
         raise _translate(what, error) from error
 
 
-class HttpFailed(BackendFailed):
-    """A service answered, and not with what was asked for."""
-
-    def __init__(self, what: str, *, detail: str = "", remedy: str = "", status: int = 0) -> None:
-        super().__init__(what, detail=detail, remedy=remedy)
-        self.status = status
-
-
 def _read(answer: Response, what: str) -> Document:
     if answer.status_code >= 400:
         raise failure_of(what, answer.status_code, words_of(answer))
@@ -163,7 +155,7 @@ def failure_of(what: str, status: int, detail: str) -> TorporError:
         )
     if status == 409:
         return Conflict(what, detail=detail, remedy="see what else is going on with it")
-    return HttpFailed(what, detail=detail, status=status)
+    return BackendFailed(what, detail=detail)
 
 
 def words_of(answer: Response) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from torpor.adapters.openstack.cloud import COMPUTE, Cloud, Document, HttpFailed
+from torpor.adapters.openstack.cloud import COMPUTE, Cloud, Document
 from torpor.adapters.openstack.metadata import INSTANCE, WORKLOAD
 from torpor.adapters.openstack.networks import Networks
 from torpor.adapters.openstack.placement import Placement, resources, retried
@@ -200,14 +200,7 @@ class NovaHypervisor:
         if options.key_name:
             body["key_name"] = options.key_name
         what = f"server {spec.name} was not booted"
-        try:
-            told = self._cloud.ask(
-                "compute", "POST", "/servers", what, {"server": body}, COMPUTE, project=options.project
-            )
-        except HttpFailed as error:
-            if error.status == 400 and "network" not in error.detail.lower():
-                raise BackendFailed(what, detail=error.detail, remedy="check image, flavor and host") from error
-            raise
+        told = self._cloud.ask("compute", "POST", "/servers", what, {"server": body}, COMPUTE, project=options.project)
         self._servers.forget()
         found = self._servers.look_at(told["server"]["id"])
         if found is None:
@@ -215,12 +208,10 @@ class NovaHypervisor:
         return found
 
     def _image_id(self, spec: InstanceSpec) -> str:
+        """By name, or else the id that it was asked for by."""
         query, project = {"name": spec.image}, spec.options.project
         listed = self._cloud.ask("image", "GET", "/images", "the images can't be listed", query=query, project=project)
-        found = listed["images"]
-        if not found:
-            raise NotFound(f"there is no image {spec.image!r}", remedy="see `openstack image list`")
-        return str(found[0]["id"])
+        return str(next((each["id"] for each in listed["images"]), spec.image))
 
     def _remove(self, server: Server) -> None:
         """And wait until it is gone: its claim is, then. Converges."""

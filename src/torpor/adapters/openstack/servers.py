@@ -54,16 +54,13 @@ class Server:
     changed_at: str
     image_properties: Mapping[str, object]
     """Empty for one that boots from a volume."""
+    made: bool
+    """Whether Torpor made it. Its metadata alone do not say so, for owners write those."""
 
     @property
     def instance(self) -> InstanceId:
         """As the records know it."""
-        return InstanceId(self.metadata.get(INSTANCE) or self.id)
-
-    @property
-    def made(self) -> bool:
-        """Whether Torpor made it."""
-        return INSTANCE in self.metadata
+        return InstanceId(self.metadata[INSTANCE] if self.made else self.id)
 
     @property
     def said(self) -> Said:
@@ -239,7 +236,8 @@ class Servers:
 
     def _server(self, told: Document) -> Server:
         image = (told.get("image") or {}).get("id", "")
-        return read_server(told, self._properties(told["tenant_id"], image) if image else {})
+        properties = self._properties(told["tenant_id"], image) if image else {}
+        return read_server(told, properties, self.cloud.own.current_user_id)
 
     def _properties(self, project: str, image: str) -> Mapping[str, object]:
         """Glance never changes what an image's servers were booted with; what can't be seen says nothing."""
@@ -252,9 +250,9 @@ class Servers:
         return self._images[image]
 
 
-def read_server(told: Document, image_properties: Mapping[str, object]) -> Server:
+def read_server(told: Document, image_properties: Mapping[str, object], own_user: str | None) -> Server:
     """Of Nova's document of a server, microversion 2.90 (api-ref, "Show Server Details")."""
-    flavor = told["flavor"]
+    flavor, metadata = told["flavor"], told.get("metadata") or {}
     host = told.get("OS-EXT-SRV-ATTR:hypervisor_hostname")
     root = 0 if _on_volume(told) else int(flavor["disk"])
     return Server(
@@ -268,7 +266,7 @@ def read_server(told: Document, image_properties: Mapping[str, object]) -> Serve
         memory_mb=int(flavor["ram"]),
         disk_gb=root + int(flavor.get("ephemeral") or 0) + -(-int(flavor.get("swap") or 0) // 1024),
         flavor_specs=flavor.get("extra_specs") or {},
-        metadata=told.get("metadata") or {},
+        metadata=metadata,
         locked=bool(told.get("locked")),
         lock_reason=told.get("locked_reason") or "",
         addresses=tuple(
@@ -280,6 +278,7 @@ def read_server(told: Document, image_properties: Mapping[str, object]) -> Serve
         fault=" ".join(str((told.get("fault") or {}).get("message", "")).split())[:300],
         changed_at=told.get("updated") or "",
         image_properties=image_properties,
+        made=INSTANCE in metadata and told["user_id"] == own_user,
     )
 
 

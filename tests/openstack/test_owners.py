@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from lab.openstack.namespaces import Cell
 from openstack.compute.v2.server import Server
 from openstack.connection import Connection
 from openstack.exceptions import ConflictException, ForbiddenException, HttpException
@@ -69,6 +70,20 @@ def test_what_is_resumed_without_room_is_suspended_again(running: Scene, strange
             stranger.compute.delete_server(filler)
         for filler in fillers:
             stranger.compute.wait_for_delete(filler, wait=PATIENCE)
+    running.resume()
+
+
+def test_what_heal_allocations_gives_a_suspended_server_is_taken_back(running: Scene) -> None:
+    """An administrator's `nova-manage placement heal_allocations --force` writes what the flavor says."""
+    running.suspend()
+    cell = Cell(running.bench.lab)
+    for server in running.servers():
+        cell.run("nova-manage", "placement", "heal_allocations", "--force", "--instance", server.id)
+        assert running.held(server.id)["VCPU"] == 1
+    wait_until(
+        lambda: all("VCPU" not in running.held(server.id) for server in running.servers()), PATIENCE, "it is released"
+    )
+    running.check_suspended()
     running.resume()
 
 

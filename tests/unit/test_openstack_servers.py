@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from requests import Response
 
-from torpor.adapters.openstack.cloud import failure_of, words_of
+from torpor.adapters.openstack.cloud import Cloud, failure_of, words_of
 from torpor.adapters.openstack.metadata import mark_in, written
 from torpor.adapters.openstack.obstacles import obstacle
-from torpor.adapters.openstack.servers import read_server
+from torpor.adapters.openstack.servers import Servers, read_server
+from torpor.adapters.openstack.settings import OpenStackSettings
 from torpor.domain.adoption import Mark
 from torpor.domain.errors import BackendFailed, Conflict, MissingPart, NotFound, Refused
 from torpor.domain.instance import BackendState
@@ -147,3 +149,79 @@ def test_a_refusal_keeps_the_services_own_words(status: int, body: str, kind: ty
     error = failure_of("nothing happened", status, words_of(answer(status, body)))
     assert type(error) is kind
     assert words in str(error)
+
+
+# --- what is remembered of them ---
+
+
+class Nova:
+    """Answers as Nova does, from documents, and counts what it is asked."""
+
+    settings = OpenStackSettings("none", look_seconds=3600.0)
+    own = SimpleNamespace(current_user_id="torpor")
+
+    def __init__(self, *servers: dict[str, Any]) -> None:
+        self.servers = {each["id"]: each for each in servers}
+        self.asked: list[str] = []
+
+    def projects(self) -> dict[str, str]:
+        return {"demo": "demo"}
+
+    def ask(self, *_: object, **__: object) -> dict[str, Any]:
+        return {}  # Glance, of an image without properties
+
+    def compute(self, method: str, path: str, what: str, body: object = None) -> dict[str, Any]:
+        self.asked.append(f"{method} {path.partition('?')[0]}")
+        if path.startswith("/servers/detail"):
+            return {"servers": list(self.servers.values())}
+        id = path.split("/")[2]
+        if id not in self.servers:
+            raise NotFound(what)
+        return {"server": self.servers[id]} if method == "GET" else {}
+
+
+def remembering(nova: Nova) -> Servers:
+    return Servers(cast(Cloud, nova))
+
+
+def test_servers_are_listed_once_and_only_who_was_acted_on_is_looked_at_again() -> None:
+    nova = Nova(document(id="a"), document(id="b"))
+    servers = remembering(nova)
+    (first, _), again = servers.all(), servers.all()
+    assert [server.id for server in again] == ["a", "b"]
+    nova.servers["a"] |= {"status": "SUSPENDED"}
+    servers.act(first, "suspend")
+    assert [server.status for server in servers.all()] == ["SUSPENDED", "ACTIVE"]
+    assert [server.status for server in servers.all()] == ["SUSPENDED", "ACTIVE"]
+    assert nova.asked == ["GET /servers/detail", "POST /servers/a/action", "GET /servers/a"]
+
+
+def test_a_server_that_was_looked_at_is_remembered_as_it_was_then() -> None:
+    nova = Nova(document(id="a"), document(id="b"))
+    servers = remembering(nova)
+    servers.all()
+    nova.servers["b"] |= {"status": "SHUTOFF"}
+    servers.look_at("b")
+    assert [server.status for server in servers.all()] == ["ACTIVE", "SHUTOFF"]
+
+
+def test_once_one_is_gone_all_are_listed_anew() -> None:
+    nova = Nova(document(id="a"), document(id="b"))
+    servers = remembering(nova)
+    (first, _) = servers.all()
+    del nova.servers["a"]
+    with pytest.raises(NotFound):
+        servers.act(first, "suspend")
+    assert [server.id for server in servers.all()] == ["b"]
+
+
+def test_a_lock_is_seen_as_soon_as_it_was_made() -> None:
+    nova = Nova(document(id="a"))
+    servers = remembering(nova)
+    (server,) = servers.all()
+    nova.servers["a"] |= {"locked": True, "locked_reason": "torpor: asleep"}
+    servers.lock(server, "asleep")
+    asked = len(nova.asked)
+    (server,) = servers.all()
+    assert server.locked_by_us
+    assert len(nova.asked) == asked, "it was looked at already"

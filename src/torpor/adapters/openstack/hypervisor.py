@@ -99,7 +99,6 @@ class NovaHypervisor:
             ordered = time.monotonic()
             server = self._servers.await_status(server, "SUSPENDED", what)
             self._servers.lock(server, SUSPENDED)
-        self._servers.forget()
         return ordered
 
     def resume(self, server: Server) -> float | None:
@@ -113,7 +112,6 @@ class NovaHypervisor:
         elif server.status != "ACTIVE":
             raise InstanceGone(what, detail=f"it is {server.status}", remedy="start it by hand")
         self._servers.unlock(server)
-        self._servers.forget()
         return ordered
 
     def stop(self, instance: InstanceId, grace: float) -> None:
@@ -132,7 +130,6 @@ class NovaHypervisor:
             server = self._servers.await_status(server, "SHUTOFF", what)
         if server.made:
             self._servers.lock(server, "it has ended, and its room was given back")
-        self._servers.forget()
 
     def erase(self, instance: InstanceId) -> None:
         """Its ports stay, for a server that was not booted is tried again with the address that it was promised.
@@ -169,7 +166,6 @@ class NovaHypervisor:
             self._servers.act(rested, "os-start", None, what)
             rested = self._servers.await_status(rested, "ACTIVE", what)
         self._servers.unlock(rested)
-        self._servers.forget()
         if rested.status != "ACTIVE":
             raise BackendFailed(what, detail=f"it is {rested.status}", remedy="delete the workload and run it anew")
 

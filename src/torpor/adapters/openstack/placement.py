@@ -69,6 +69,7 @@ class Placement:
         self._version: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._seen: tuple[float, tuple[Provider, ...]] | None = None
+        self._ids: dict[HostId, str] = {}
 
     def providers(self) -> Sequence[Provider]:
         """Every provider that offers vCPUs, or those that the configuration names, by name.
@@ -82,9 +83,10 @@ class Placement:
 
     def provider_id(self, host: HostId) -> str:
         """Raises NoCapacity for a host that there is not (any more)."""
-        for provider in self.providers():
-            if provider.name == host:
-                return provider.id
+        if host not in self._ids:
+            self.providers()
+        if host in self._ids:
+            return self._ids[host]
         raise NoCapacity(f"host {host} is not in Placement", remedy="see `torpor hosts`")
 
     def allocations(self, consumer: str) -> Allocations:
@@ -144,6 +146,7 @@ class Placement:
         with ThreadPoolExecutor(min(_AT_ONCE, len(wanted)), thread_name_prefix="books") as pool:
             found = pool.map(lambda each: self._provider(each["uuid"], HostId(each["name"])), wanted)
             able = [provider for provider in found if any(provider.capacity.get(cls) for cls in CPUS)]
+        self._ids = {provider.name: provider.id for provider in able}
         return tuple(sorted(able, key=lambda provider: provider.name))
 
     def _provider(self, id: str, name: HostId) -> Provider:

@@ -1,5 +1,6 @@
 """Servers as Nova tells of them, looked at all at once and kept for a moment."""
 
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ _STATES = {
 }
 _WITHOUT_PROCESS = ("SUSPENDED", "SHUTOFF", "ERROR", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED")
 _LOCK_PREFIX = "torpor: "
+_PROJECTS_SECONDS = 15.0
+"""How old the list of projects that have let Torpor in may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +102,31 @@ class Servers:
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
+        self._listing = threading.Lock()
         self._lock = threading.Lock()
-        self._seen: tuple[float, tuple[Server, ...]] | None = None
+        self._listed_at: float | None = None
+        self._seen: dict[str, tuple[float, Server]] = {}
+        """By id, the newest server first, with the moment at which it was asked for."""
+        self._acted_on: dict[str, float] = {}
+        """Servers that were told to do something since they were looked at."""
+        self._projects: tuple[float, tuple[str, ...]] = (-math.inf, ())
         self._images: dict[str, Mapping[str, object]] = {}
 
     def all(self) -> Sequence[Server]:
         """Every server of the projects that have let Torpor in, whatever it says of itself."""
-        with self._lock:
-            if self._seen is None or time.monotonic() - self._seen[0] > self.cloud.settings.look_seconds:
-                self._seen = (time.monotonic(), self._look())
-            return self._seen[1]
+        with self._listing:
+            if self._listed_at is None or time.monotonic() - self._listed_at > self.cloud.settings.look_seconds:
+                self._list()
+            for id in tuple(self._acted_on):
+                self.look_at(id)
+            if self._listed_at is None:
+                self._list()  # one of them is gone
+            with self._lock:
+                return tuple(server for _, server in self._seen.values())
 
     def forget(self) -> None:
-        """Somebody acted: what was seen is old."""
-        with self._lock:
-            self._seen = None
+        """Servers came or went: what was seen is old."""
+        self._listed_at = None
 
     def find(self, instance: InstanceId) -> Server | None:
         """By what is known already, else looked at anew."""
@@ -136,11 +149,16 @@ class Servers:
         return found
 
     def look_at(self, server_id: str) -> Server | None:
+        asked = time.monotonic()
         try:
             answer = self.cloud.compute("GET", f"/servers/{server_id}", f"server {server_id} can't be looked at")
         except NotFound:
+            self._acted_on.pop(server_id, None)
+            self.forget()
             return None
-        return self._server(answer["server"])
+        server = self._server(answer["server"])
+        self._saw(server, asked)
+        return server
 
     def act(self, server: Server, action: str, arguments: object = None, what: str = "") -> None:
         """POST an action of Nova's. Raises Conflict in a state in which Nova refuses it."""
@@ -150,7 +168,7 @@ class Servers:
                 {action: arguments},
             )  # fmt: skip
         finally:
-            self.forget()
+            self._acted_on[server.id] = time.monotonic()
 
     def await_status(self, server: Server, wanted: str, what: str) -> Server:
         """Wait until it has that status and is at rest; as it is then.
@@ -200,11 +218,13 @@ class Servers:
         """
         if not server.locked:
             self.act(server, "lock", {"locked_reason": f"{_LOCK_PREFIX}{reason}"})
+            self.look_at(server.id)
 
     def unlock(self, server: Server) -> None:
         """Take off our lock. Converges."""
         if server.locked_by_us:
             self.act(server, "unlock")
+            self.look_at(server.id)
 
     # Parts of the above
 
@@ -213,8 +233,29 @@ class Servers:
         """The newest, should an earlier boot have left one."""
         return next((s for s in servers if s.instance == instance and s.ours), None)
 
+    def _saw(self, server: Server, asked: float) -> None:
+        """It replaces what was seen of the server before. One that is not listed yet stays so until the next list."""
+        with self._lock:
+            if self._acted_on.get(server.id, -math.inf) <= asked:
+                self._acted_on.pop(server.id, None)
+            if server.id in self._seen and self._seen[server.id][0] <= asked:
+                self._seen[server.id] = (asked, server)
+
+    def _list(self) -> None:
+        asked = time.monotonic()
+        listed = self._look()
+        with self._lock:
+            before = self._seen
+            newer = {s.id: before[s.id] for s in listed if s.id in before and before[s.id][0] > asked}
+            self._seen = {s.id: newer.get(s.id, (asked, s)) for s in listed}
+            self._acted_on = {id: at for id, at in self._acted_on.items() if at > asked}
+            self._listed_at = asked
+
     def _look(self) -> tuple[Server, ...]:
-        projects = list(self.cloud.projects())
+        asked_at, projects = self._projects
+        if time.monotonic() - asked_at > _PROJECTS_SECONDS:
+            projects = tuple(self.cloud.projects())
+            self._projects = (time.monotonic(), projects)
         if not projects:
             return ()
         with ThreadPoolExecutor(min(8, len(projects)), thread_name_prefix="servers") as pool:

@@ -1,6 +1,8 @@
 """The way to the cloud: one session for the service account, one for each project that has let it in."""
 
+import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,6 +19,8 @@ from requests import Response
 
 from torpor.adapters.openstack.settings import OpenStackSettings
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, MissingPart, NotFound, Refused, TorporError
+
+log = logging.getLogger(__name__)
 
 COMPUTE = "2.90"
 """Microversion of Nova that is spoken: Zed's client stops at 2.92. 2.74 boots on a host by name, 2.73 tells why a
@@ -99,6 +103,7 @@ class Cloud:
         What only looks, and what is harmless twice, is asked again after a lost connection.
         """
         connection = self.project(project) if project else self.own
+        asked_at = time.monotonic()
         with translated(what):
             answer: Response = getattr(connection, service).request(
                 path,
@@ -108,6 +113,7 @@ class Cloud:
                 params=dict(query or {}),
                 connect_retries=3 if method in ("GET", "PUT", "DELETE") else 0,
             )
+        log.debug("%s %s: %d in %.0f ms", method, path, answer.status_code, (time.monotonic() - asked_at) * 1000)
         return _read(answer, what)
 
     def _connect(self) -> Connection:

@@ -219,6 +219,10 @@ class NamesSection(_Section):
     """`dnsmasq` is the guests' own name server, at the gateway."""
     hosts_file: HostsFileConfig | None = Field(default=None, alias="hosts-file")
     rfc2136: Rfc2136Config | None = None
+    networks: tuple[str, ...] = ()
+    """Neutron networks whose ports get names, whoever made them (`torpor names serve`)."""
+    look_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """How often they are looked at."""
 
     @model_validator(mode="after")
     def _complete(self) -> "NamesSection":

@@ -59,10 +59,10 @@ Build = Callable[[Config], App]
 
 def serve(config: Config, build: Build) -> None:
     """Run the daemon until it is told to stop. Raises MissingPart, Conflict, Invalid."""
-    with _lock(config.state_dir), _bound(config.socket) as listener:
+    with locked(config.state_dir), _bound(config.socket) as listener:
         app = build(config)
         daemon = _Daemon(app)
-        with _signals(daemon.wake):
+        with signals(daemon.wake):
             app.start()
             try:
                 _serve_until_stopped(listener, daemon)
@@ -75,7 +75,7 @@ def serve(config: Config, build: Build) -> None:
 
 def take_down(config: Config, build: Build) -> None:
     """Remove what a daemon that is no more has left: name server and network. Raises Conflict while VMs run."""
-    with _lock(config.state_dir):
+    with locked(config.state_dir):
         app = build(config)
         _refuse_while_running(app.service)
         app.remove_network()
@@ -140,7 +140,7 @@ def _remove_network(app: App) -> None:
 
 
 @contextlib.contextmanager
-def _signals(wake: Callable[[], None]) -> Iterator[None]:
+def signals(wake: Callable[[], None]) -> Iterator[None]:
     def handler(number: int, frame: FrameType | None) -> None:
         wake()
 
@@ -153,7 +153,7 @@ def _signals(wake: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(state_dir: Path) -> Iterator[None]:
+def locked(state_dir: Path) -> Iterator[None]:
     """Hold the lock that makes this the only daemon of `state_dir`. The kernel lets go of it when we die."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)

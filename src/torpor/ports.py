@@ -24,6 +24,7 @@ from torpor.domain.instance import (
     SavedState,
     Snapshot,
 )
+from torpor.domain.named_ports import NamedPort
 from torpor.domain.naming import NameRecord
 from torpor.domain.operation import Operation, OperationStatus, StepStatus
 from torpor.domain.timing import TimingModel
@@ -348,6 +349,14 @@ class Names(Protocol):
         ...
 
     def checks(self) -> Sequence[Check]: ...
+
+
+class NamedPorts(Protocol):
+    """Networks whose ports get names, whoever made them."""
+
+    def ports(self) -> Sequence[NamedPort]:
+        """Those that are to have one. Raises TorporErrors where that can't be found out."""
+        ...
 
 
 class BatchSystem(Protocol):

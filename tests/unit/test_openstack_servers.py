@@ -170,9 +170,9 @@ class Nova:
     def ask(self, *_: object, **__: object) -> dict[str, Any]:
         return {}  # Glance, of an image without properties
 
-    def compute(self, method: str, path: str, what: str, body: object = None) -> dict[str, Any]:
-        self.asked.append(f"{method} {path.partition('?')[0]}")
-        if path.startswith("/servers/detail"):
+    def compute(self, method: str, path: str, what: str, body: object = None, **_: object) -> dict[str, Any]:
+        self.asked.append(f"{method} {path}")
+        if path == "/servers/detail":
             return {"servers": list(self.servers.values())}
         id = path.split("/")[2]
         if id not in self.servers:

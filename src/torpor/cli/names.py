@@ -6,9 +6,14 @@ from torpor.cli.client import Document
 from torpor.cli.session import Json, session
 from torpor.cli.tables import left, name, print_table
 
+app = typer.Typer()
 
+
+@app.callback(invoke_without_command=True)
 def names(context: typer.Context, as_json: Json = False) -> None:
     """List hostnames with their addresses, and whether both are true."""
+    if context.invoked_subcommand is not None:
+        return
     here = session(context)
     document = here.client.get("/v1/names")
     if as_json:
@@ -32,5 +37,5 @@ def _on_interface(entry: Document) -> str:
     return str(entry["address_state"]) if entry["workload_state"] == "active" else "-"
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(names)
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="names")

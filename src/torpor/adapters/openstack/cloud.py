@@ -82,7 +82,9 @@ class Cloud:
             )
         return found[0]
 
-    def compute(self, method: str, path: str, what: str, body: Document | None = None, **query: str | int) -> Document:
+    def compute(
+        self, method: str, path: str, what: str, body: Document | None = None, query: Query | None = None
+    ) -> Document:
         """Ask Nova as the service account; `what` says what does not happen if it fails."""
         return self.ask("compute", method, path, what, body, COMPUTE, query)
 

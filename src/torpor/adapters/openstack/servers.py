@@ -3,11 +3,11 @@
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from torpor.adapters.openstack.cloud import Cloud, Document
+from torpor.adapters.openstack.cloud import Cloud, Document, Query
 from torpor.adapters.openstack.metadata import INSTANCE, Said, mark_in
 from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TimedOut
 from torpor.domain.ids import HostId, InstanceId
@@ -262,18 +262,7 @@ class Servers:
             return tuple(server for found in pool.map(self._of_project, projects) for server in found)
 
     def _of_project(self, project: str) -> list[Server]:
-        found: list[Server] = []
-        marker = ""
-        while True:
-            page = self.cloud.compute(
-                "GET",
-                f"/servers/detail?all_tenants=1&project_id={project}&limit={_PAGE}{marker}",
-                "the servers can't be listed",
-            )["servers"]
-            found += [self._server(each) for each in page]
-            if len(page) < _PAGE:
-                return found
-            marker = f"&marker={page[-1]['id']}"
+        return [self._server(each) for each in pages(self.cloud, {"all_tenants": 1, "project_id": project})]
 
     def _server(self, told: Document) -> Server:
         image = (told.get("image") or {}).get("id", "")
@@ -289,6 +278,18 @@ class Servers:
             except NotFound:
                 self._images[image] = {}
         return self._images[image]
+
+
+def pages(cloud: Cloud, query: Query) -> Iterator[Document]:
+    """Every server of that query, as Nova tells of it, however many there are."""
+    marker: Query = {}
+    while True:
+        asked = {**query, **marker, "limit": _PAGE}
+        page = cloud.compute("GET", "/servers/detail", "the servers can't be listed", query=asked)["servers"]
+        yield from page
+        if len(page) < _PAGE:
+            return
+        marker = {"marker": page[-1]["id"]}
 
 
 def read_server(told: Document, image_properties: Mapping[str, object], own_user: str | None) -> Server:

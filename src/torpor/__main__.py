@@ -2,13 +2,15 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from torpor.cli import names
+from torpor.cli import doctor, names
 from torpor.cli.main import create, run
-from torpor.cli.session import session
+from torpor.cli.session import Json, session
 from torpor.domain.errors import Invalid, MissingPart
 
 
@@ -42,15 +44,9 @@ def serve_names(
     take_down: Annotated[bool, typer.Option("--take-down", help="Only end the name server that it has left.")] = False,
 ) -> None:
     """Give the ports of Neutron networks names, whoever made them; in the foreground. Needs no other part of Torpor."""
-    try:
+    with _openstacksdk("names of a cloud's networks can't be served"):
         from torpor import log, names_service
         from torpor.wiring.names_service import build
-    except ModuleNotFoundError as error:
-        raise MissingPart(
-            "names of a cloud's networks can't be served",
-            detail=f"Python's module {error.name} is not there",
-            remedy="run `script/setup openstack`, or install torpor[openstack]",
-        ) from error
     log.configure()
     config = session(context).config
     if network:
@@ -59,6 +55,44 @@ def serve_names(
         raise Invalid("it is not said which networks' names are to be served", remedy="say --network")
     act = names_service.take_down if take_down else names_service.once if once else names_service.serve
     act(config, build)
+
+
+@doctor.app.command("network")
+def examine_network(
+    context: typer.Context,
+    subject: Annotated[str, typer.Argument(metavar="NETWORK|SERVER", help="Name or id.")],
+    cloud: Annotated[
+        str, typer.Option("--cloud", metavar="NAME", help="Entry of clouds.yaml; default: openstack.cloud.")
+    ] = "",
+    dhcp_server: Annotated[
+        str, typer.Option("--dhcp-server", metavar="SERVER", help="A server on the network that is to answer DHCP.")
+    ] = "",
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what needs no restart of a server.")] = False,
+    as_json: Json = False,
+) -> int | None:
+    """Walk the way of addresses on a Neutron network and say where it breaks; exit code 7 where it does."""
+    with _openstacksdk("networks can't be looked at"):
+        from torpor.engine.network_doctor import examine
+        from torpor.wiring.network_doctor import build
+    here = session(context)
+    found, mended = examine(build(cloud or here.config.openstack.cloud), subject, dhcp_server, fix)
+    if mended:
+        here.notice(f"{mended} ports have no port security and no security groups any more")
+    checks = [{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy} for f in found]
+    return doctor.show(here, checks, as_json)
+
+
+@contextmanager
+def _openstacksdk(what: str) -> Iterator[None]:
+    """Raise MissingPart where it is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPart(
+            what,
+            detail=f"Python's module {error.name} is not there",
+            remedy="run `script/setup openstack`, or install torpor[openstack]",
+        ) from error
 
 
 def main() -> None:

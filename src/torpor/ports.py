@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from torpor.domain.address_path import NetworkPicture
 from torpor.domain.adoption import Mark, Stranger
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.errors import Problem
@@ -356,6 +357,21 @@ class NamedPorts(Protocol):
 
     def ports(self) -> Sequence[NamedPort]:
         """Those that are to have one. Raises TorporErrors where that can't be found out."""
+        ...
+
+
+class NetworkPictures(Protocol):
+    """Networks as their cloud has them, for whoever looks where an address is lost."""
+
+    def look(self, subject: str) -> tuple[NetworkPicture, str]:
+        """The network of that name or id; or the one of the server of that name or id, and that server's id.
+
+        Raises NotFound, Invalid where several are called so, BackendFailed.
+        """
+        ...
+
+    def open_port(self, port: str) -> None:
+        """Take port security and security groups off it. Converges. Raises NotFound, MissingPart, BackendFailed."""
         ...
 
 

@@ -156,7 +156,7 @@ def service(installed: NamesService, member: Connection) -> Iterator[NamesServic
             member.network.delete_port(port)
 
 
-def boot(cloud: Connection, name: str, port: Port | None = None) -> Server:
+def boot(cloud: Connection, name: str, port: Port | None = None, config_drive: bool = True, **more: str) -> Server:
     """Accepted by Nova, no more."""
     network = cloud.network.find_network(NETWORK, ignore_missing=False)
     return cloud.compute.create_server(
@@ -164,7 +164,8 @@ def boot(cloud: Connection, name: str, port: Port | None = None) -> Server:
         image_id=cloud.image.find_image("tiny", ignore_missing=False).id,
         flavor_id=cloud.compute.find_flavor("g256", ignore_missing=False).id,
         networks=[{"port": port.id}] if port else [{"uuid": network.id}],
-        config_drive=True,
+        config_drive=config_drive,
+        **more,
     )
 
 

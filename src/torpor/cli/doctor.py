@@ -1,6 +1,6 @@
 """What is wrong with this installation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -34,16 +34,27 @@ def _self_test(here: Session, as_json: bool) -> Document:
     raise BackendFailed("the self-test ended without a result", remedy="look at the daemon's log")
 
 
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
 def doctor(
     context: typer.Context,
     self_test: Annotated[bool, typer.Option("--self-test", help="Also suspend, restore and checksum a guest.")] = False,
     as_json: Json = False,
 ) -> int | None:
     """Check this installation; exit code 7 where something is wrong."""
+    if context.invoked_subcommand is not None:
+        return None
     here = session(context)
     checks = list(_findings(here))
     if self_test and checks[0]["ok"]:
         checks.append(_self_test(here, as_json))
+    return show(here, checks, as_json)
+
+
+def show(here: Session, checks: Sequence[Document], as_json: bool) -> int | None:
+    """Print what was found; the exit code."""
     if as_json:
         here.print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
     else:
@@ -61,5 +72,5 @@ def _print(here: Session, check: Document) -> None:
     here.out.print(line, soft_wrap=True)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="doctor")

@@ -1,0 +1,182 @@
+"""The way of an address from Neutron's records to a guest's interface, and where it breaks: a pure look at a picture.
+
+What Neutron does with DHCP that comes from VMs: its anti-spoofing rules drop what leaves a port from UDP port 67, and a
+security group that does not let UDP port 67 in keeps the clients' DISCOVER from it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torpor.domain.errors import Invalid
+from torpor.domain.naming import hostname_of
+
+_LEASED = re.compile(r"(?:lease of|bound to|DHCPACK of) (\d+\.\d+\.\d+\.\d+)")
+"""As busybox's udhcpc and ISC's dhclient say it on the console."""
+_CLOUD_INIT = re.compile(r"ci-info: \|\s*(\S+)\s*\|\s*True\s*\|\s*(\d+\.\d+\.\d+\.\d+)\s*\|")
+"""cloud-init's table of interfaces: name and address of one that is up."""
+_DATASOURCE = re.compile(r"Datasource (DataSource\w+)")
+_READS_CONFIG_DRIVE = ("DataSourceConfigDrive", "DataSourceOpenStackLocal", "DataSourceOpenStack")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One step of the way."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    opens_port: str = ""
+    """Id of a port; mended by taking port security and security groups off it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    cidr: str
+    dhcp: bool
+    dhcp_ports: tuple[str, ...]
+    """Addresses of Neutron's own DHCP servers on it that are up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A server's port on the network."""
+
+    server: str
+    name: str
+    status: str
+    """Of the server, as Nova calls it."""
+    config_drive: bool
+    port: str
+    port_up: bool
+    mac: str
+    address: str
+    """IPv4; empty where the port has none."""
+    security: bool
+    """Whether port security is on."""
+    hears_dhcp: bool
+    """Whether its security groups let UDP port 67 in; said only where port security is on."""
+    console: str | None
+    """What it said on its serial console; None where that can't be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPicture:
+    name: str
+    subnets: tuple[Subnet, ...]
+    """IPv4's."""
+    attached: tuple[Attached, ...]
+
+
+def walk(picture: NetworkPicture, server: str = "", dhcp_server: str = "") -> Sequence[Finding]:
+    """Along the way, network first; of one server (name or id) only, where it is said which.
+
+    `dhcp_server`: name or id of a server on the network that is to answer DHCP.
+    """
+    answering = [each for each in picture.attached if dhcp_server in (each.server, each.name)] if dhcp_server else []
+    heard = [finding for each in answering for finding in _dhcp_server(each)]
+    dhcp = any(finding.ok for finding in heard) or any(subnet.dhcp and subnet.dhcp_ports for subnet in picture.subnets)
+    findings = [*_subnets(picture), *heard]
+    for each in picture.attached:
+        if server in ("", each.server, each.name) and each not in answering:
+            findings += _guest(each, dhcp)
+    return [*findings, *_names(picture)]
+
+
+def _subnets(picture: NetworkPicture) -> Iterator[Finding]:
+    if not picture.subnets:
+        yield Finding(
+            f"network {picture.name}", False, "it has no IPv4 subnet, so no port has an IPv4 address",
+            f"openstack subnet create --network {picture.name} --subnet-range CIDR NAME",
+        )  # fmt: skip
+    for subnet in picture.subnets:
+        name = f"subnet {subnet.cidr}"
+        if not subnet.dhcp:
+            yield Finding(name, True, "DHCP is off: nobody answers a DISCOVER, unless a server on the network does")
+        elif subnet.dhcp_ports:
+            yield Finding(name, True, f"DHCP is on, and answered by {', '.join(subnet.dhcp_ports)}")
+        else:
+            yield Finding(
+                name, False, "DHCP is on, and no DHCP agent serves it",
+                f"openstack network agent add network --dhcp AGENT {picture.name}",
+            )  # fmt: skip
+
+
+def _dhcp_server(at: Attached) -> Iterator[Finding]:
+    name = f"DHCP server {at.name}"
+    remedy = f"openstack port set --no-security-group --disable-port-security {at.port}"
+    if at.status != "ACTIVE":
+        yield Finding(name, False, f"it is {at.status}", f"openstack server start {at.server}")
+        return
+    if not at.security:
+        yield Finding(name, True, "its port has no port security: its answers get out, and questions in")
+        return
+    detail = "its answers are dropped: Neutron lets nothing from UDP port 67 out of a port with port security"
+    if not at.hears_dhcp:
+        detail += "; and it hears no DISCOVER: no security group of its port lets UDP port 67 in"
+    yield Finding(name, False, detail, remedy, opens_port=at.port)
+
+
+def _guest(at: Attached, dhcp: bool) -> list[Finding]:
+    name = f"server {at.name}"
+    if not at.address:
+        remedy = f"openstack port set --fixed-ip subnet=SUBNET {at.port}"
+        return [Finding(name, False, "its port has no IPv4 address", remedy)]
+    if at.status != "ACTIVE":
+        return [Finding(name, True, f"it is {at.status}: whether it has {at.address} shows when it runs")]
+    if not at.port_up:
+        agent = "openstack network agent list: is the agent on its host alive?"
+        return [Finding(name, False, f"its port is down: nobody has connected {at.address} on its host", agent)]
+    if at.console is not None and (said := _interface(at, at.console)):
+        return [said]
+    if not at.config_drive and not dhcp:
+        remedy = (
+            f"make it anew with --config-drive true --port {at.port}, which keeps its address; or have a DHCP server "
+            "on the network (--dhcp-server)"
+        )
+        return [Finding(name, False, f"nobody tells it {at.address}: no DHCP, and no config drive", remedy)]
+    by = "DHCP" if dhcp else "its config drive"
+    return [Finding(name, True, f"{by} tells it {at.address}; it does not say on its console whether it took it")]
+
+
+def _interface(at: Attached, console: str) -> Finding | None:
+    """What its console says of its interface; nothing where it says nothing."""
+    name = f"server {at.name}"
+    has = [address for interface, address in _CLOUD_INIT.findall(console) if interface != "lo"]
+    leased = _LEASED.findall(console)
+    source = _DATASOURCE.findall(console)
+    if at.address in (*has, *leased[-1:]):
+        return Finding(name, True, f"its interface has {at.address}, it says on its console")
+    if leased:
+        return Finding(
+            name, False,
+            f"it was leased {leased[-1]}, its port is {at.address}, and Neutron drops what comes from another address",
+            f"have the DHCP server lease it its own: dhcp-host={at.mac},{at.address}",
+        )  # fmt: skip
+    if has:
+        return Finding(
+            name, False, f"its interface has {', '.join(has)}, and Neutron says {at.address}",
+            f"in the guest: ip address replace {at.address}/PREFIX dev INTERFACE; have its image read the config drive",
+        )  # fmt: skip
+    if source and source[-1] not in _READS_CONFIG_DRIVE:
+        return Finding(
+            name, False, f"its cloud-init has found {source[-1]} and no config drive, so it was not told {at.address}",
+            "let the image's datasource_list have ConfigDrive first, and make the server with --config-drive true",
+        )  # fmt: skip
+    return None
+
+
+def _names(picture: NetworkPicture) -> Iterator[Finding]:
+    holders: dict[str, str] = {}
+    for at in picture.attached:
+        try:
+            label = hostname_of(at.name)
+        except Invalid as error:
+            yield Finding(f"name {at.name!r}", False, error.what, f"openstack server set --name NAME {at.server}")
+            continue
+        if holders.setdefault(label, at.server) != at.server:
+            yield Finding(
+                f"name {label}", False, f"two servers are called so: {holders[label]} and {at.server}",
+                f"openstack server set --name NAME {at.server}",
+            )  # fmt: skip

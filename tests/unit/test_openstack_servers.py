@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -163,6 +164,8 @@ class Nova:
     def __init__(self, *servers: dict[str, Any]) -> None:
         self.servers = {each["id"]: each for each in servers}
         self.asked: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Happens while servers are listed."""
 
     def projects(self) -> dict[str, str]:
         return {"demo": "demo"}
@@ -173,6 +176,7 @@ class Nova:
     def compute(self, method: str, path: str, what: str, body: object = None, **_: object) -> dict[str, Any]:
         self.asked.append(f"{method} {path}")
         if path == "/servers/detail":
+            self.meanwhile()
             return {"servers": list(self.servers.values())}
         id = path.split("/")[2]
         if id not in self.servers:
@@ -213,6 +217,16 @@ def test_once_one_is_gone_all_are_listed_anew() -> None:
     with pytest.raises(NotFound):
         servers.act(first, "suspend")
     assert [server.id for server in servers.all()] == ["b"]
+
+
+def test_what_was_forgotten_while_it_was_listed_is_listed_again() -> None:
+    nova = Nova(document(id="a"))
+    servers = remembering(nova)
+    nova.meanwhile = servers.forget
+    servers.all()
+    nova.servers["b"] = document(id="b")
+    nova.meanwhile = lambda: None
+    assert [server.id for server in servers.all()] == ["a", "b"]
 
 
 def test_a_lock_is_seen_as_soon_as_it_was_made() -> None:

@@ -104,7 +104,8 @@ class Servers:
         self.cloud = cloud
         self._listing = threading.Lock()
         self._lock = threading.Lock()
-        self._listed_at: float | None = None
+        self._listed_at = -math.inf
+        self._forgotten_at = -math.inf
         self._seen: dict[str, tuple[float, Server]] = {}
         """By id, the newest server first, with the moment at which it was asked for."""
         self._acted_on: dict[str, float] = {}
@@ -115,18 +116,18 @@ class Servers:
     def all(self) -> Sequence[Server]:
         """Every server of the projects that have let Torpor in, whatever it says of itself."""
         with self._listing:
-            if self._listed_at is None or time.monotonic() - self._listed_at > self.cloud.settings.look_seconds:
+            if not self._fresh():
                 self._list()
             for id in tuple(self._acted_on):
                 self.look_at(id)
-            if self._listed_at is None:
+            if not self._fresh():
                 self._list()  # one of them is gone
             with self._lock:
                 return tuple(server for _, server in self._seen.values())
 
     def forget(self) -> None:
-        """Servers came or went: what was seen is old."""
-        self._listed_at = None
+        """Servers came or went: what was seen, or is being looked at, is old."""
+        self._forgotten_at = time.monotonic()
 
     def find(self, instance: InstanceId) -> Server | None:
         """By what is known already, else looked at anew."""
@@ -240,6 +241,10 @@ class Servers:
                 self._acted_on.pop(server.id, None)
             if server.id in self._seen and self._seen[server.id][0] <= asked:
                 self._seen[server.id] = (asked, server)
+
+    def _fresh(self) -> bool:
+        newest = max(self._forgotten_at, time.monotonic() - self.cloud.settings.look_seconds)
+        return self._listed_at > newest
 
     def _list(self) -> None:
         asked = time.monotonic()

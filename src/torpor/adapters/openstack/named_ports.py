@@ -56,7 +56,11 @@ class NeutronPorts:
                 raise
             self._everybodys = False
             listed = list(pages(self._cloud, {}))
-        return {each["id"]: each["name"] for each in listed if each.get("OS-EXT-STS:task_state") not in _GOING}
+        return {each["id"]: each["name"] for each in listed if not _going(each)}
+
+
+def _going(server: Document) -> bool:
+    return server["status"] == "SOFT_DELETED" or server.get("OS-EXT-STS:task_state") in _GOING
 
 
 def _of_server(port: Document) -> bool:

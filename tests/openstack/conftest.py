@@ -153,7 +153,7 @@ def without(scene: Scene, name: str) -> Iterator[None]:
     service = next(service for service in SERVICES if service.name == name)
     pid = cell.pid(name)
     assert pid is not None
-    cell.run("sh", "-c", f"kill -TERM -- -{pid}; sleep 3; kill -KILL -- -{pid} 2>/dev/null; true")
+    cell.run("sh", "-c", f"kill -TERM -{pid}; sleep 3; kill -KILL -{pid} 2>/dev/null; true")
     wait_until(lambda: cell.pid(name) is None, 30, f"{name} has ended")
     try:
         yield

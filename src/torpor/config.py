@@ -156,6 +156,10 @@ class HostsFileConfig(_Section):
 
     path: Path
     """Absolute."""
+    ssh: Annotated[str, Field(pattern=r"^[^-\s]\S*$")] | None = None
+    """The file is on another machine: `user@host`, as `ssh` takes it. So are pid_file and command then."""
+    ssh_config: Path | None = None
+    """Another configuration for ssh than root's own."""
     block: str = "torpor"
     """Tells it from the blocks of other Torpors in that file."""
     pid_file: Path | None = None
@@ -175,7 +179,7 @@ class HostsFileConfig(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "HostsFileConfig":
-        for path in (self.path, self.pid_file):
+        for path in (self.path, self.pid_file, self.ssh_config):
             if path is not None and not path.is_absolute():
                 raise ValueError(f"{path} must be an absolute path")
         if self.pid_file and self.command:

@@ -13,11 +13,14 @@ import dns.reversename
 import pytest
 from tests.hosts_reader import hosts_reader
 from tests.named import named
+from tests.sshd import HOST, sshd
 
 from torpor.adapters.fakes import FakeNames
 from torpor.adapters.names.dnsmasq import DnsmasqNames
+from torpor.adapters.names.hosts_file import HostsFileNames
 from torpor.adapters.names.process import DnsmasqSettings
 from torpor.adapters.names.rfc2136 import Rfc2136Names, Rfc2136Settings
+from torpor.adapters.names.ssh_file import SshFile, SshSettings
 from torpor.domain.errors import Conflict, Invalid
 from torpor.domain.naming import NameRecord
 from torpor.ports import Names
@@ -76,6 +79,19 @@ def on_hosts_file(folder: Path) -> Iterator[Served]:
 
 
 @contextmanager
+def on_hosts_file_over_ssh(folder: Path) -> Iterator[Served]:
+    (folder / "sshd").mkdir()
+    with (
+        sshd(folder / "sshd", 10423) as server,
+        hosts_reader(folder, "127.0.103.8", 10361, ZONE) as reader,
+    ):
+        place = SshFile(SshSettings(HOST, reader.hosts, folder / "s", server.config, reader.pid_file))
+        names = HostsFileNames(reader.settings(), place)
+        names.ensure()
+        yield asked_at(reader.address, reader.port, names)
+
+
+@contextmanager
 def on_bind(folder: Path) -> Iterator[Served]:
     with named(NAMED_PORT, [ZONE, *REVERSE]) as server:
         names = Rfc2136Names(
@@ -89,6 +105,7 @@ PUBLISHERS: dict[str, Callable[[Path], AbstractContextManager[Served]]] = {
     "fake": on_fake,
     "dnsmasq": on_dnsmasq,
     "hosts-file": on_hosts_file,
+    "hosts-file-ssh": on_hosts_file_over_ssh,
     "rfc2136": on_bind,
 }
 

@@ -72,6 +72,15 @@ def test_a_status_says_whether_there_is_a_process(
     assert (seen.state, seen.has_process) == (state, process)
 
 
+@pytest.mark.parametrize(("power", "state"), [(1, BackendState.RUNNING), (3, BackendState.RUNNING)])
+def test_what_is_in_error_and_runs_all_the_same_has_a_process(power: int, state: BackendState) -> None:
+    """Nova could not suspend it, for want of room say."""
+    seen = read_server(document(status="ERROR", **{"OS-EXT-STS:power_state": power}), {}, "torpor")
+    assert (seen.state, seen.has_process) == (state, True)
+    gone = read_server(document(status="ERROR", **{"OS-EXT-STS:power_state": 4}), {}, "torpor")
+    assert (gone.state, gone.has_process) == (BackendState.ABSENT, False)
+
+
 def test_sizes_are_what_placement_holds_for_it() -> None:
     seen = read_server(document(), {}, "torpor")
     assert (seen.vcpus, seen.memory_mb, seen.disk_gb, seen.host) == (2, 512, 4 + 1 + 1, "node1")

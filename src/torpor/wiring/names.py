@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from torpor.adapters.names.dnsmasq import DnsmasqNames
 from torpor.adapters.names.hosts_file import HostsFileNames, HostsFileSettings
 from torpor.adapters.names.local_file import LocalFile
+from torpor.adapters.names.place import Place
 from torpor.adapters.names.process import DnsmasqSettings
 from torpor.adapters.names.reload import ByCommand, ByPidFile, NoReload, Reload
 from torpor.adapters.names.rfc2136 import Rfc2136Names, Rfc2136Settings
 from torpor.adapters.names.several import NamesInSeveralPlaces
+from torpor.adapters.names.ssh_file import SshFile, SshSettings
 from torpor.config import Config, HostsFileConfig, Rfc2136Config
 from torpor.ports import Names
 
@@ -53,7 +55,23 @@ def _dnsmasq(config: Config) -> DnsmasqNames:
 def _hosts_file(config: Config, section: HostsFileConfig) -> HostsFileNames:
     ask = str(section.ask) if section.ask else None
     settings = HostsFileSettings(config.network.zone, section.block, ask, section.ask_port)
-    return HostsFileNames(settings, LocalFile(section.path, _reload(section)))
+    return HostsFileNames(settings, _place(config, section))
+
+
+def _place(config: Config, section: HostsFileConfig) -> Place:
+    if section.ssh is None:
+        return LocalFile(section.path, _reload(section))
+    return SshFile(
+        SshSettings(
+            destination=section.ssh,
+            path=section.path,
+            sockets=config.run_dir,
+            config=section.ssh_config,
+            pid_file=section.pid_file,
+            process=section.process,
+            command=section.command,
+        )
+    )
 
 
 def _reload(section: HostsFileConfig) -> Reload:

@@ -102,12 +102,19 @@ class NovaHypervisor:
         return ordered
 
     def resume(self, server: Server) -> float | None:
-        """As `suspend`. The lock goes once it runs."""
+        """As `suspend`. The lock goes once it runs.
+
+        One that Nova has in error because what it did last has failed, and that runs all the same (it could not be
+        suspended for want of room, say), is declared active again.
+        """
         server, ordered = self._at_rest(server), None
         what = f"server {server.name} does not run on"
         if server.status in ("SUSPENDED", "PAUSED"):
             self._servers.act(server, "resume" if server.suspended else "unpause", None, what)
             ordered = time.monotonic()
+            server = self._servers.await_status(server, "ACTIVE", what)
+        elif server.status == "ERROR" and self._servers.runs(server):
+            self._servers.act(server, "os-resetState", {"state": "active"}, what)
             server = self._servers.await_status(server, "ACTIVE", what)
         elif server.status != "ACTIVE":
             raise InstanceGone(what, detail=f"it is {server.status}", remedy="start it by hand")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torpor.adapters.openstack.cloud import Cloud, Document, Query
 from torpor.adapters.openstack.metadata import INSTANCE, Said, mark_in
-from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TimedOut
+from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TimedOut, TorporError
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState
 
@@ -26,6 +26,8 @@ _STATES = {
     "DELETED": BackendState.ABSENT,
 }
 _WITHOUT_PROCESS = ("SUSPENDED", "SHUTOFF", "ERROR", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "DELETED")
+_POWERED = (1, 3)
+"""Nova's power states RUNNING and PAUSED (nova/compute/power_state.py): there is a process."""
 _LOCK_PREFIX = "torpor: "
 _PROJECTS_SECONDS = 15.0
 """How old the list of projects that have let Torpor in may be."""
@@ -40,6 +42,8 @@ class Server:
     project: str
     status: str
     """As Nova calls it: ACTIVE, SUSPENDED, SHUTOFF, ERROR, ..."""
+    power: int
+    """What Nova last heard from its hypervisor: 1 runs, 3 is paused, 4 is shut down."""
     task: str
     """What Nova is doing to it; empty where it is at rest."""
     host: HostId | None
@@ -78,10 +82,14 @@ class Server:
     def state(self) -> BackendState:
         if self.task:
             return BackendState.LOADING
+        if self.has_process and self.status == "ERROR":
+            return BackendState.RUNNING  # something that Nova did to it failed, and it runs on
         return _STATES.get(self.status, BackendState.LOADING)
 
     @property
     def has_process(self) -> bool:
+        if self.status == "ERROR":
+            return bool(self.task) or self.power in _POWERED
         return bool(self.task) or self.status not in _WITHOUT_PROCESS
 
     @property
@@ -192,6 +200,15 @@ class Servers:
                     remedy="see what nova-compute on its host is doing",
                 )
             time.sleep(self.cloud.settings.poll_seconds)
+
+    def runs(self, server: Server) -> bool:
+        """Whether its hypervisor says so right now, whatever Nova thinks of it. False where that can't be known."""
+        path = f"/servers/{server.id}/diagnostics"
+        try:
+            told = self.cloud.compute("GET", path, f"server {server.name} can't be looked at")
+        except TorporError:
+            return False
+        return bool(told.get("state") == "running")
 
     def await_rest(self, server: Server) -> Server | None:
         """Wait until Nova does nothing to it; None where it is gone. Raises TimedOut."""
@@ -307,6 +324,7 @@ def read_server(told: Document, image_properties: Mapping[str, object], own_user
         name=told["name"],
         project=told["tenant_id"],
         status=told["status"],
+        power=int(told.get("OS-EXT-STS:power_state") or 0),
         task=told.get("OS-EXT-STS:task_state") or "",
         host=HostId(host) if host else None,
         vcpus=int(flavor["vcpus"]),

@@ -113,7 +113,7 @@ class NovaHypervisor:
             self._servers.act(server, "resume" if server.suspended else "unpause", None, what)
             ordered = time.monotonic()
             server = self._servers.await_status(server, "ACTIVE", what)
-        elif server.status == "ERROR" and self._servers.runs(server):
+        elif server.status == "ERROR" and server.has_process and self._servers.runs(server):
             self._servers.act(server, "os-resetState", {"state": "active"}, what)
             server = self._servers.await_status(server, "ACTIVE", what)
         elif server.status != "ACTIVE":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torpor.adapters.openstack.cloud import Cloud, Document, Query
 from torpor.adapters.openstack.metadata import INSTANCE, Said, mark_in
-from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TimedOut, TorporError
+from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TimedOut
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState
 
@@ -202,12 +202,9 @@ class Servers:
             time.sleep(self.cloud.settings.poll_seconds)
 
     def runs(self, server: Server) -> bool:
-        """Whether its hypervisor says so right now, whatever Nova thinks of it. False where that can't be known."""
+        """Whether its hypervisor says so right now, whatever Nova thinks of it. Raises BackendFailed."""
         path = f"/servers/{server.id}/diagnostics"
-        try:
-            told = self.cloud.compute("GET", path, f"server {server.name} can't be looked at")
-        except TorporError:
-            return False
+        told = self.cloud.compute("GET", path, f"it can't be found out whether server {server.name} runs")
         return bool(told.get("state") == "running")
 
     def await_rest(self, server: Server) -> Server | None:

@@ -116,6 +116,13 @@ class NovaHypervisor:
         elif server.status == "ERROR" and server.has_process and self._servers.runs(server):
             self._servers.act(server, "os-resetState", {"state": "active"}, what)
             server = self._servers.await_status(server, "ACTIVE", what)
+        elif server.status == "ERROR" and server.locked_by_us:
+            raise BackendFailed(
+                what,
+                detail=f"Nova could not resume it, and resumes nothing that is in error ({server.fault})",
+                remedy=f"on {server.host}: virsh start {server.domain}; it is taken from there by itself. Its memory is "
+                "saved there still, and a hard reboot would lose it",
+            )
         elif server.status != "ACTIVE":
             raise InstanceGone(what, detail=f"it is {server.status}", remedy="start it by hand")
         self._servers.unlock(server)

@@ -47,6 +47,8 @@ class Server:
     task: str
     """What Nova is doing to it; empty where it is at rest."""
     host: HostId | None
+    domain: str
+    """What its hypervisor calls it."""
     vcpus: int
     memory_mb: int
     disk_gb: int
@@ -324,6 +326,7 @@ def read_server(told: Document, image_properties: Mapping[str, object], own_user
         power=int(told.get("OS-EXT-STS:power_state") or 0),
         task=told.get("OS-EXT-STS:task_state") or "",
         host=HostId(host) if host else None,
+        domain=told.get("OS-EXT-SRV-ATTR:instance_name") or "",
         vcpus=int(flavor["vcpus"]),
         memory_mb=int(flavor["ram"]),
         disk_gb=root + int(flavor.get("ephemeral") or 0) + -(-int(flavor.get("swap") or 0) // 1024),

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from torpor.adapters.openstack.cloud import Document
 from torpor.adapters.openstack.hypervisor import SUSPENDED
 from torpor.adapters.openstack.servers import Server, Servers
 from torpor.domain.errors import Conflict, InstanceGone
@@ -120,22 +121,36 @@ class NovaSuspension:
     def _look(self, server: Server) -> SavedState | None:
         path = f"/servers/{server.id}/os-instance-actions"
         listed = self._servers.cloud.compute("GET", path, f"what was done to {server.name} can't be looked at")
-        done = sorted(listed["instanceActions"], key=lambda each: str(each["start_time"]), reverse=True)
-        suspends = [each for each in done if each["action"] == "suspend"]
+        done = [each for each in listed["instanceActions"] if each["action"] not in ("lock", "unlock")]
+        done.sort(key=lambda each: str(each["start_time"]), reverse=True)
+        suspends = [each for each in done if each["action"] == "suspend" and not _failed(each)]
         since = done[: done.index(suspends[0])] if suspends else []
-        if not server.suspended and not any(each["action"] == "resume" for each in since):
+        used = any(each["action"] == "resume" and not _failed(each) for each in since)
+        # Nova could not resume it: it is in error then, and what was saved is there still.
+        left = (
+            server.status == "ERROR"
+            and not server.has_process
+            and bool(since)
+            and all(each["action"] == "resume" and _failed(each) for each in since)
+        )
+        whole = server.suspended or left
+        if not whole and not used:
             return None  # never suspended; or it was rebooted or rebuilt instead, and what it had in memory is lost
-        room = server.memory_mb * _MIB if server.suspended else 0
+        room = server.memory_mb * _MIB if whole else 0
         return SavedState(
             server.instance,
             max(1, len(suspends)),
             Mechanism.STREAM,
-            StateStatus.WHOLE if server.suspended else StateStatus.SPENT,
+            StateStatus.WHOLE if whole else StateStatus.SPENT,
             _seconds(suspends[0]["start_time"] if suspends else server.changed_at),
             room,
             room,
             ours=server.locked_by_us,
         )
+
+
+def _failed(action: Document) -> bool:
+    return bool(action["message"] == "Error")
 
 
 def _seconds(text: str) -> float:

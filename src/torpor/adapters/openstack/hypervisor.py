@@ -120,8 +120,8 @@ class NovaHypervisor:
             raise BackendFailed(
                 what,
                 detail=f"Nova could not resume it, and resumes nothing that is in error ({server.fault})",
-                remedy=f"on {server.host}: virsh start {server.domain}; it is taken from there by itself. Its memory is "
-                "saved there still, and a hard reboot would lose it",
+                remedy=f"on {server.host}: virsh start {server.domain}; it is taken from there by itself. Its memory is"
+                " saved there still, and a hard reboot would lose it",
             )
         elif server.status != "ACTIVE":
             raise InstanceGone(what, detail=f"it is {server.status}", remedy="start it by hand")

@@ -2,9 +2,8 @@
 
     python -m tests.crash.daemon_that_dies CONFIG OPERATION STEP MOMENT INSTANCE
 
-MOMENT: `intended` (the intent is on disk, the act has not begun), `acted` (the act has happened,
-its record has not) or `recorded` (between this step and the next). INSTANCE: of which of the gang, from 0, where
-each has such a step.
+MOMENT: `intended` (the intent is on disk, the act has not begun) or `acted` (the act has happened, its record has
+not). INSTANCE: of which of the gang, from 0, where each has such a step.
 """
 
 import os
@@ -56,8 +55,6 @@ class DeadlyJournal:
         if status is StepStatus.DONE:
             self._trap("acted", operation, step)
         self._journal.record(operation, step, status, at, detail, skew)
-        if status is StepStatus.DONE:
-            self._trap("recorded", operation, step)
 
     def _trap(self, moment: str, operation: OperationId, step: int) -> None:
         if operation not in self._begun:

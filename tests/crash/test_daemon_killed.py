@@ -9,7 +9,9 @@ from tests.installation import Installation, installation, wait_until
 from torpor.domain.operation import OperationKind, StepKind
 from torpor.engine.operations import SHARED_BOOKS, STEPS
 
-MOMENTS = ("intended", "acted", "recorded")
+MOMENTS = ("intended", "acted")
+"""Between the record of one step and the intent of the next nothing is to be seen from outside that the latter does
+not show as well; `test_interleavings.py` dies there, too."""
 SECOND = (StepKind.BOOT, StepKind.SAVE, StepKind.RELEASE_MEMORY, StepKind.RESTORE)
 """Steps of each instance. Of the second only what the first can't show: its act has happened, and is not recorded."""
 HOLDS_MB = 128 + 64

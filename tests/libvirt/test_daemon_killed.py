@@ -12,8 +12,6 @@ from torpor.domain.operation import OperationKind, StepKind
 QUICK = (StepKind.SAVE, StepKind.SPEND)
 """Where it matters most: an image is written of a guest that was there, and removed of one that is about to run."""
 """Of these one moment is in the fast run: the act has happened, and nobody has noted it."""
-LEFT_OUT = "recorded"
-"""Of this moment nothing is to be seen from outside that the next step's intent does not show as well."""
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +35,9 @@ def at_every_point(kind: OperationKind) -> pytest.MarkDecorator:
     chosen = []
     for point in points(kind):
         step, moment, instance = point
-        if moment != LEFT_OUT:
-            fast = step in QUICK and moment == "acted"
-            name = f"{step}-{moment}" + ("-of-the-second" if instance else "")
-            chosen.append(pytest.param(point, marks=() if fast else pytest.mark.slow, id=name))
+        fast = step in QUICK and moment == "acted"
+        name = f"{step}-{moment}" + ("-of-the-second" if instance else "")
+        chosen.append(pytest.param(point, marks=() if fast else pytest.mark.slow, id=name))
     return pytest.mark.parametrize("point", chosen)
 
 

@@ -36,7 +36,9 @@ def test_the_name_of_a_server_follows_it(service: NamesService, member: Connecti
 def test_of_two_servers_of_one_name_the_first_has_it_and_that_is_told(
     service: NamesService, member: Connection
 ) -> None:
-    first, second = make_port(member, "twin"), make_port(member, "twin")
+    first = make_port(member, "twin")
+    time.sleep(1.1)  # Neutron tells to the second when a port was made
+    second = make_port(member, "twin")
     service.follow("twin", [address_of(first)])
     wait_until(lambda: f"and not to {address_of(second)}" in service.says(), SOON, "it is told")
     member.network.delete_port(first)

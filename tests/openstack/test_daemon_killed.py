@@ -12,12 +12,9 @@ from torpor.domain.operation import OperationKind, StepKind
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 
-LEFT_OUT = "recorded"
-"""Of this moment nothing is to be seen from outside that the next step's intent does not show as well."""
-
 
 def at_every_point(kind: OperationKind) -> pytest.MarkDecorator:
-    chosen = [point for point in points(kind, shared_books=True) if point[1] != LEFT_OUT]
+    chosen = points(kind, shared_books=True)
     names = [f"{step}-{moment}" + ("-of-the-second" if second else "") for step, moment, second in chosen]
     return pytest.mark.parametrize("point", chosen, ids=names)
 

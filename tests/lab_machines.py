@@ -26,7 +26,7 @@ from torpor.domain.instance import Instance, InstanceSpec, NetworkConfig
 from torpor.domain.workload import Flavor, ServerOptions, Workload
 
 PATIENCE = 300.0
-_TICK = re.compile(r"tick (\d+) up \S+ nonce (\w+)")
+_TICK = re.compile(r"tick (\d+) up \S+ nonce (\w{32})")
 
 
 @contextmanager

@@ -81,6 +81,7 @@ def configure(lab: Lab, folder: str, values: Mapping[str, object]) -> None:
             target = lab.inside(f"etc/{template.relative_to(_TEMPLATES)}")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(string.Template(template.read_text()).substitute(values))
+            target.chmod(template.stat().st_mode & 0o777)
 
 
 def template_folders() -> list[str]:

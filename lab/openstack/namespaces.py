@@ -11,7 +11,7 @@ from lab.openstack.settings import Lab
 
 _NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 _ENVIRONMENT = {
-    "PATH": "/etc/lab:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
     "PYTHONWARNINGS": "ignore",

@@ -86,8 +86,17 @@ def _make(lab: Lab, say: Say) -> None:
     for folder in template_folders():
         if folder != "nova":
             configure(lab, folder, _values(lab, 0))
+    _put_in_front(lab, "ebtables")
     lab.inside("etc/hostname").write_text(f"{lab.hostname}\n")
     write_clouds(lab)
+
+
+def _put_in_front(lab: Lab, program: str) -> None:
+    """Have everything in the lab run etc/lab/PROGRAM, sudo's search path included."""
+    link = lab.inside(f"usr/local/sbin/{program}")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"/etc/lab/{program}")
 
 
 def _check_ours(lab: Lab) -> None:

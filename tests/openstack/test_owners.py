@@ -78,7 +78,8 @@ def test_what_heal_allocations_gives_a_suspended_server_is_taken_back(running: S
     running.suspend()
     cell = Cell(running.bench.lab)
     for server in running.servers():
-        cell.run("nova-manage", "placement", "heal_allocations", "--force", "--instance", server.id)
+        files = ("--config-file=/etc/nova/nova.conf", "--config-file=/etc/nova/databases.conf")
+        cell.run("nova-manage", *files, "placement", "heal_allocations", "--force", "--instance", server.id)
         assert running.held(server.id)["VCPU"] == 1
     wait_until(
         lambda: all("VCPU" not in running.held(server.id) for server in running.servers()), PATIENCE, "it is released"

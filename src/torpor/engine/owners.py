@@ -200,8 +200,17 @@ class Owners:
         scheduler's books anew has given it. What owners have saved themselves keeps its room there."""
         held = {c.consumer for c in self._parts.ledger.claims() if c.kind is ClaimKind.COMPUTE}
         shared = self._parts.hypervisor.capabilities().shared_books
-        if saved := [i.id for i in instances if i.id in held and not (shared and self._saved_by_others(i))]:
-            self._parts.ledger.release(saved, [ClaimKind.COMPUTE])
+        saved = [i for i in instances if i.id in held and not (shared and self._saved_by_others(i))]
+        if not saved:
+            return
+        self._parts.ledger.release([i.id for i in saved], [ClaimKind.COMPUTE])
+        if shared:
+            with suppress(TorporError):  # there is no room for it any more, and the state is there all the same
+                self._claims.fit(saved)  # written anew, it had no room for the state
+            names = ", ".join(i.name for i in saved)
+            self._records.event(
+                "books-mended", names, f"The books gave {names} what it holds no more; it was released."
+            )
 
     def _saved_by_others(self, instance: Instance) -> bool:
         newest = next(iter(self._parts.suspension.states(instance.id)), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from torpor.domain.address_path import NetworkPicture
+from torpor.domain.addressing import LastAddress
 from torpor.domain.adoption import Mark, Stranger
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.errors import Problem
@@ -112,22 +113,24 @@ class Provisions(Protocol):
         """
         ...
 
-    def propose(self, instances: Sequence[Instance], taken: Set[str]) -> Sequence[Instance]:
-        """The instances with address and MAC as far as those are ours to choose; `taken` are others' addresses.
+    def propose(self, instances: Sequence[Instance], taken: Set[str], spare: Sequence[str] = ()) -> Sequence[Instance]:
+        """The instances with address and MAC as far as those are ours to choose; who has an address already keeps it.
 
-        Changes nothing. Raises AddressPoolEmpty.
+        `taken` are others' addresses; those of `spare` are given only when there are no others, the first one first.
+        Changes nothing. Raises AddressPoolEmpty, and Conflict for an address to be kept that is none of ours.
         """
         ...
 
     def reserve(self, workload: Workload, instances: Sequence[Instance]) -> Sequence[Instance]:
         """The instances with an address and a MAC that nobody else gets until they are given back; all or none.
 
-        Converges. Raises AddressPoolEmpty, Refused, NotFound, BackendFailed.
+        Who has them already gets just those. Converges. Raises AddressPoolEmpty, Refused, NotFound, BackendFailed, and
+        Conflict or MissingPart where these are somebody else's, or not to be chosen.
         """
         ...
 
     def give_back(self, workload: Workload, instances: Sequence[Instance]) -> None:
-        """Of instances that were not accepted after all, or are out of the records. Converges."""
+        """Of instances that were not accepted after all, or are to leave the records. Converges."""
         ...
 
 
@@ -516,8 +519,15 @@ class Inventory(Protocol):
 
     def update_instance(self, instance: Instance) -> None: ...
 
-    def remove(self, workload: WorkloadId) -> None:
-        """The workload and its instances. Converges."""
+    def remove(self, workload: WorkloadId, remember: bool = False) -> None:
+        """The workload and its instances; with `remember`, what they had goes into `last_addresses`. Converges."""
+        ...
+
+    def last_addresses(self) -> Mapping[str, LastAddress]:
+        """What instances had that are remembered, by hostname, in the order in which they were removed.
+
+        Those of thousands are kept; then the oldest ones are forgotten.
+        """
         ...
 
 

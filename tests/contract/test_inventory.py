@@ -1,6 +1,6 @@
 """The contract of `ports.Inventory`, on the database and on the fake."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,22 +9,31 @@ import pytest
 
 from torpor.adapters.fakes.records import FakeInventory
 from torpor.adapters.sql import Database, SqlInventory
+from torpor.domain.addressing import LastAddress
 from torpor.domain.errors import Conflict, Invalid, NotFound, Problem
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import AddressState, Instance
 from torpor.domain.workload import Flavor, Origin, ServerOptions, Workload, WorkloadState
 from torpor.ports import Inventory
 
+Make = Callable[[int], Inventory]
+
 
 @pytest.fixture(params=["fake", "sql"])
-def inventory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Inventory]:
+def inventory_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Makes an inventory that remembers so many names."""
     if request.param == "fake":
-        yield FakeInventory()
+        yield lambda keep: FakeInventory(keep=keep)
         return
     database = Database(f"sqlite:///{tmp_path}/torpor.db")
     database.migrate()
-    yield SqlInventory(database)
+    yield lambda keep: SqlInventory(database, keep=keep)
     database.close()
+
+
+@pytest.fixture
+def inventory(inventory_of: Make) -> Inventory:
+    return inventory_of(10_000)
 
 
 def workload(name: str = "batch", count: int = 2) -> Workload:
@@ -196,6 +205,56 @@ def test_a_removed_workload_leaves_its_names_and_addresses_to_others(inventory: 
     assert list(inventory.workloads()) == []
     assert list(inventory.instances()) == []
     inventory.add(workload(), instances())
+
+
+def last(name: str, net: int, count: int = 2) -> list[tuple[str, LastAddress]]:
+    """What is remembered of `instances(name, count, net)`."""
+    return [(i.name, LastAddress(i.address, i.mac, i.network)) for i in instances(name, count, net)]
+
+
+def test_what_was_removed_to_be_remembered_is_remembered_and_nothing_else(inventory: Inventory) -> None:
+    for net, name in enumerate(["a", "b"]):
+        inventory.add(workload(name), instances(name, net=net))
+    assert not inventory.last_addresses()
+    inventory.remove(workload("a").id)
+    inventory.remove(workload("b").id, remember=True)
+    inventory.remove(workload("b").id, remember=True)
+    inventory.remove(WorkloadId("nobody"), remember=True)
+    assert list(inventory.last_addresses().items()) == last("b", net=1)
+    assert list(inventory.workloads()) == []
+
+
+def test_what_a_hostname_had_last_is_remembered_in_the_order_of_removal(inventory: Inventory) -> None:
+    for net, name in enumerate(["a", "b", "c", "a"]):
+        inventory.add(workload(name), list(reversed(instances(name, net=net))))
+        inventory.remove(workload(name).id, remember=True)
+    assert list(inventory.last_addresses().items()) == last("b", net=1) + last("c", net=2) + last("a", net=3)
+
+
+def test_hostnames_may_have_had_one_address_after_another(inventory: Inventory) -> None:
+    for name in ("a", "b"):
+        inventory.add(workload(name), [replace(i, network="one") for i in instances(name)])
+        inventory.remove(workload(name).id, remember=True)
+    before = inventory.last_addresses()
+    assert before["a-0"] == before["b-0"] == LastAddress("10.0.1.0", "52:54:00:00:01:00", "one")
+
+
+def test_who_had_no_address_or_no_mac_is_not_remembered(inventory: Inventory) -> None:
+    first, second, third = instances(count=3)
+    inventory.add(workload(count=3), [replace(first, address=""), replace(second, mac=""), third])
+    inventory.remove(workload().id, remember=True)
+    assert list(inventory.last_addresses()) == ["batch-2"]
+
+
+def test_of_those_that_are_remembered_the_oldest_are_forgotten(inventory_of: Make) -> None:
+    inventory = inventory_of(3)
+    for name in ("a", "b", "a", "c"):
+        inventory.add(workload(name), instances(name, count=1))
+        inventory.remove(workload(name).id, remember=True)
+    assert list(inventory.last_addresses()) == ["b-0", "a-0", "c-0"]
+    inventory.add(workload("d"), instances("d"))
+    inventory.remove(workload("d").id, remember=True)
+    assert list(inventory.last_addresses()) == ["c-0", "d-0", "d-1"]
 
 
 def test_of_threads_that_want_one_address_one_gets_it(inventory: Inventory) -> None:

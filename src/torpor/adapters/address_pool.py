@@ -3,8 +3,8 @@
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
-from torpor.domain.addressing import free_addresses, mac_of
-from torpor.domain.errors import Invalid
+from torpor.domain.addressing import free_addresses, in_pool, mac_of
+from torpor.domain.errors import Conflict, Invalid
 from torpor.domain.instance import Instance
 from torpor.domain.workload import NO_OPTIONS, Workload
 
@@ -26,12 +26,18 @@ class AddressPool:
             )
         return workload
 
-    def propose(self, instances: Sequence[Instance], taken: Set[str]) -> Sequence[Instance]:
-        addresses = free_addresses(self._subnet, taken, len(instances))
-        return tuple(
-            replace(instance, address=address, mac=mac_of(instance.id))
-            for instance, address in zip(instances, addresses, strict=True)
-        )
+    def propose(self, instances: Sequence[Instance], taken: Set[str], spare: Sequence[str] = ()) -> Sequence[Instance]:
+        kept = {instance.address for instance in instances if instance.address}
+        for instance in instances:
+            if instance.address and not in_pool(self._subnet, instance.address):
+                raise Conflict(
+                    f"{instance.name} can't keep the address {instance.address}",
+                    detail=f"it is none of {self._subnet} any more",
+                    remedy="leave --keep-address out",
+                )
+        bare = [instance for instance in instances if not instance.address]
+        fresh = iter(free_addresses(self._subnet, taken | kept, len(bare), spare))
+        return tuple(i if i.address else replace(i, address=next(fresh), mac=mac_of(i.id)) for i in instances)
 
     def reserve(self, workload: Workload, instances: Sequence[Instance]) -> Sequence[Instance]:
         return instances

@@ -4,10 +4,11 @@ They are for trying things out and for tests; the contract suite runs on them an
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
+from torpor.domain.addressing import LastAddress
 from torpor.domain.books import check_room, check_total, newest
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
 from torpor.domain.errors import Conflict, Invalid, NotFound, Problem
@@ -142,11 +143,13 @@ class FakeJournal:
 
 
 class FakeInventory:
-    """`ports.Inventory` in memory."""
+    """`ports.Inventory` in memory; of the last addresses it keeps those of the last `keep` names."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: int = 10_000) -> None:
+        self._keep = keep
         self._workloads: dict[WorkloadId, Workload] = {}
         self._instances: dict[InstanceId, Instance] = {}
+        self._last: dict[str, LastAddress] = {}
         self._lock = Lock()
 
     def add(self, workload: Workload, instances: Sequence[Instance]) -> None:
@@ -185,10 +188,23 @@ class FakeInventory:
             check_instances_untaken(owner, [instance], others)
             self._instances[instance.id] = instance
 
-    def remove(self, workload: WorkloadId) -> None:
+    def remove(self, workload: WorkloadId, remember: bool = False) -> None:
         with self._lock:
+            if remember:
+                self._remember(workload)
             self._workloads.pop(workload, None)
             self._instances = {id: i for id, i in self._instances.items() if i.workload != workload}
+
+    def last_addresses(self) -> Mapping[str, LastAddress]:
+        with self._lock:
+            return dict(self._last)
+
+    def _remember(self, workload: WorkloadId) -> None:
+        leaving = [i for i in self._instances.values() if i.workload == workload and i.address and i.mac]
+        for instance in sorted(leaving, key=lambda i: i.index):
+            self._last.pop(instance.name, None)
+            self._last[instance.name] = LastAddress(instance.address, instance.mac, instance.network)
+        self._last = dict(list(self._last.items())[-self._keep :])
 
     def _find(self, id: WorkloadId) -> Workload:
         if id not in self._workloads:

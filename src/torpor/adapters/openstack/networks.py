@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torpor.adapters.openstack.cloud import Cloud, Document
-from torpor.domain.errors import AddressPoolEmpty, BackendFailed, Conflict, Invalid, NotFound
+from torpor.domain.errors import AddressPoolEmpty, BackendFailed, Conflict, Invalid, MissingPart, NotFound, TorporError
 from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Instance
 from torpor.domain.workload import ServerOptions
@@ -56,7 +56,10 @@ class Networks:
         return tuple(_one(name, listed, "security group") for name in names)
 
     def reserve(self, instance: Instance, options: ServerOptions) -> Port:
-        """A port on each of the networks; the first one. Converges. Raises AddressPoolEmpty, Refused."""
+        """A port on each of the networks; the first one, with the address and MAC that the instance has, if it has.
+
+        Converges. Raises AddressPoolEmpty, Refused, and Conflict or MissingPart where it can't have just those.
+        """
         there = {port.name: port for port in self._ports(instance.id, options.project)}
         made = [
             there.get(_name(instance.id, number)) or self._make(instance, number, network, options)
@@ -110,12 +113,17 @@ class Networks:
         wanted: Document = {"network_id": network, "name": _name(instance.id, number), "admin_state_up": True}
         if options.security_groups:
             wanted["security_groups"] = list(options.security_groups)
+        keeps = number == 0 and instance.address != ""
+        if keeps:
+            wanted |= {"fixed_ips": [{"ip_address": instance.address}], "mac_address": instance.mac}
         what = f"instance {instance.name} has got no address"
         try:
             made = self._ask(options.project, "POST", "/ports", what, {"port": wanted})["port"]
-        except (BackendFailed, Conflict) as error:
+        except TorporError as error:
             if "no more ip addresses" in error.detail.lower():
                 raise AddressPoolEmpty(what, detail=error.detail, remedy="delete something there") from error
+            if keeps and (refusal := _not_kept(instance, error)):
+                raise refusal from error
             raise
         self._ask(options.project, "PUT", f"/ports/{made['id']}/tags/{_tag(instance.id)}", what)
         return _port(made)
@@ -127,6 +135,29 @@ class Networks:
         self, project: str, method: str, path: str, what: str, body: Document | None = None, **query: str
     ) -> Document:
         return self._cloud.ask("network", method, path, what, body, query=query, project=project)
+
+
+def _not_kept(instance: Instance, error: TorporError) -> TorporError | None:
+    """What it means that Neutron makes no port with just that address and MAC; None where it has another reason."""
+    what = f"{instance.name} can't keep the address {instance.address} and the MAC {instance.mac}"
+    said = error.detail.lower()
+    if isinstance(error, MissingPart) and "policy" in said:
+        return MissingPart(
+            what,
+            detail="Neutron lets nobody choose them on a network of another project",
+            remedy="give the role `torpor` create_port:fixed_ips:ip_address and create_port:mac_address in Neutron's "
+            "policy (see docs/how-to/run-torpor-on-openstack.md), or leave --keep-address out",
+        )
+    if "already allocated" in said or "is in use" in said:
+        return Conflict(
+            what,
+            detail=error.detail,
+            remedy="leave --keep-address out, or delete who has it "
+            f"(`openstack port list --fixed-ip ip-address={instance.address}`)",
+        )
+    if "not a valid ip" in said:
+        return Conflict(what, detail=error.detail, remedy="leave --keep-address out")
+    return None
 
 
 def _tag(instance: InstanceId) -> str:

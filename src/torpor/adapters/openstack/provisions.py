@@ -4,9 +4,10 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from torpor.adapters.openstack.cloud import Cloud, Document
-from torpor.adapters.openstack.networks import Networks
+from torpor.adapters.openstack.networks import Networks, Port
 from torpor.adapters.openstack.obstacles import obstacle
 from torpor.domain.errors import Invalid, NotFound, Refused, TorporError
+from torpor.domain.ids import InstanceId
 from torpor.domain.instance import Instance
 from torpor.domain.workload import Flavor, ServerOptions, Workload
 
@@ -46,21 +47,21 @@ class OpenStackProvisions:
         size = Flavor(int(flavor["vcpus"]), int(flavor["ram"]), disk_gb * _GIB_MB)
         return replace(workload, flavor=size, options=options)
 
-    def propose(self, instances: Sequence[Instance], taken: Set[str]) -> Sequence[Instance]:
-        """Neutron chooses, when they are reserved."""
+    def propose(self, instances: Sequence[Instance], taken: Set[str], spare: Sequence[str] = ()) -> Sequence[Instance]:
+        """Neutron chooses, when they are reserved; what is to be kept it is asked for then."""
         return instances
 
     def reserve(self, workload: Workload, instances: Sequence[Instance]) -> Sequence[Instance]:
-        reserved = []
+        network = workload.options.networks[0]
+        ports: dict[InstanceId, Port] = {}
         try:
-            for instance in instances:
-                port = self._networks.reserve(instance, workload.options)
-                network = workload.options.networks[0]
-                reserved.append(replace(instance, address=port.address, mac=port.mac, network=network))
+            # Who keeps an address comes first: else Neutron might give it to one that may have any.
+            for instance in sorted(instances, key=lambda each: not each.address):
+                ports[instance.id] = self._networks.reserve(instance, workload.options)
         except TorporError:
             self.give_back(workload, instances)
             raise
-        return tuple(reserved)
+        return tuple(replace(i, address=ports[i.id].address, mac=ports[i.id].mac, network=network) for i in instances)
 
     def give_back(self, workload: Workload, instances: Sequence[Instance]) -> None:
         for instance in instances:

@@ -9,7 +9,9 @@ from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 from torpor.adapters.sql import problem as problems
 from torpor.adapters.sql.database import Database
 from torpor.adapters.sql.schema import instances as instance_table
+from torpor.adapters.sql.schema import last_addresses as last_table
 from torpor.adapters.sql.schema import workloads as workload_table
+from torpor.domain.addressing import LastAddress
 from torpor.domain.errors import NotFound
 from torpor.domain.ids import HostId, InstanceId, WorkloadId
 from torpor.domain.instance import AddressState, Instance
@@ -18,10 +20,11 @@ from torpor.domain.workload import Flavor, Origin, ServerOptions, Workload, Work
 
 
 class SqlInventory:
-    """`ports.Inventory` on a database."""
+    """`ports.Inventory` on a database; of the last addresses it keeps those of the last `keep` names."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, keep: int = 10_000) -> None:
         self._database = database
+        self._keep = keep
 
     def add(self, workload: Workload, instances: Sequence[Instance]) -> None:
         with self._database.writing() as connection:
@@ -67,10 +70,32 @@ class SqlInventory:
             change = update(instance_table).where(instance_table.c.id == instance.id)
             connection.execute(change.values(_instance_values(instance)))
 
-    def remove(self, workload: WorkloadId) -> None:
+    def remove(self, workload: WorkloadId, remember: bool = False) -> None:
         with self._database.writing() as connection:
+            if remember:
+                self._remember(connection, workload)
             connection.execute(delete(instance_table).where(instance_table.c.workload == workload))
             connection.execute(delete(workload_table).where(workload_table.c.id == workload))
+
+    def last_addresses(self) -> Mapping[str, LastAddress]:
+        with self._database.reading() as connection:
+            rows = connection.execute(select(last_table).order_by(last_table.c.number))
+            return {row.name: LastAddress(row.address, row.mac, row.network) for row in rows}
+
+    def _remember(self, connection: Connection, workload: WorkloadId) -> None:
+        columns = instance_table.c
+        query = select(columns.name, columns.address, columns.mac, columns.network).where(
+            columns.workload == workload, columns.address.is_not(None), columns.mac.is_not(None)
+        )
+        leaving = [row._asdict() for row in connection.execute(query.order_by(columns.position))]
+        if not leaving:
+            return
+        number = last_table.c.number
+        connection.execute(delete(last_table).where(last_table.c.name.in_([row["name"] for row in leaving])))
+        connection.execute(insert(last_table), leaving)
+        # NULL, to which no number compares, while there are no more than `keep`.
+        too_old = select(number).order_by(number.desc()).offset(self._keep).limit(1).scalar_subquery()
+        connection.execute(delete(last_table).where(number <= too_old))
 
 
 def _find(connection: Connection, id: WorkloadId) -> Workload:

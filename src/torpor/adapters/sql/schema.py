@@ -118,6 +118,18 @@ instances = Table(
     UniqueConstraint("workload", "position", name="instances_position_free"),
 )
 
+last_addresses = Table(
+    "last_addresses",
+    metadata,
+    # Grows with every removal.
+    Column("number", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("mac", Text, nullable=False),
+    Column("network", Text, nullable=False),
+    UniqueConstraint("name", name="last_addresses_one_a_name"),
+)
+
 operations = Table(
     "operations",
     metadata,

@@ -196,3 +196,57 @@ def test_any_call_about_snapshots_may_fail_once(call: str, after_act: bool) -> N
     engine.settle(40)
     assert engine.world.faults.pending == 0
     check_snapshot_story(engine, nonces)
+
+
+def deletion(engine: EngineOnFakes) -> None:
+    """Asked for again only where the crash was sooner."""
+    engine.settle(3)
+    if "web" in {v.workload.name for v in engine.service.workloads()}:
+        engine.service.delete("web")
+        engine.settle(3)
+
+
+def to_be_deleted(capabilities: Capabilities) -> tuple[EngineOnFakes, list[tuple[str, str]]]:
+    """With addresses and MACs of a workload that runs."""
+    engine = EngineOnFakes(capabilities=capabilities)
+    engine.run("web", memory=1024, count=2)
+    engine.settle(3)
+    return engine, addresses_of_web(engine)
+
+
+def addresses_of_web(engine: EngineOnFakes) -> list[tuple[str, str]]:
+    return [(v.instance.address, v.instance.mac) for v in engine.service.workload("web").instances]
+
+
+def every_act_of_the_deletion() -> list[Any]:
+    found = []
+    for name, able in KINDS.items():
+        engine, _ = to_be_deleted(able)
+        before = engine.counter.count
+        deletion(engine)
+        acts = range(1, engine.counter.count - before + 1)
+        found += [pytest.param(able, act, id=f"{name}-{act}") for act in acts]
+    return found
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(("capabilities", "act"), every_act_of_the_deletion())
+def test_death_at_any_act_of_a_deletion_leaves_its_addresses_to_its_name(
+    act: int, moment: str, capabilities: Capabilities
+) -> None:
+    engine, had = to_be_deleted(capabilities)
+    if moment == "before":
+        engine.counter.die_before = engine.counter.count + act
+    else:
+        engine.counter.die_after = engine.counter.count + act
+    with pytest.raises(Death):
+        deletion(engine)
+    engine.start()
+    deletion(engine)
+    engine.run("other")
+    assert not {i.instance.address for i in engine.service.workload("other").instances} & {found for found, _ in had}
+    engine.run("web", memory=1024, count=2, keep_address=True)
+    assert addresses_of_web(engine) == had
+    engine.settle(3)
+    assert engine.state("web") is WorkloadState.ACTIVE
+    engine.check_laws()

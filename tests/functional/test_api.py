@@ -41,6 +41,19 @@ def test_a_workload_runs_is_suspended_resumed_and_deleted(daemon: Daemon) -> Non
     assert kinds == ["delete", "resume", "suspend", "run"]
 
 
+def test_a_workload_that_is_posted_again_has_the_addresses_and_macs_of_before_if_it_asks(daemon: Daemon) -> None:
+    def post(**more: Any) -> list[tuple[str, str]]:
+        accepted = daemon.http.post("/v1/workloads", json={**BATCH, **more}).json()["workload"]
+        return [(i["address"], i["mac"]) for i in accepted["instances"]]
+
+    before = post()
+    for keep in (True, False):
+        daemon.wait_for_state("batch", "active")
+        daemon.http.delete("/v1/workloads/batch")
+        daemon.wait_for_state("batch", "gone")
+        assert (post(keep_address=keep) == before) is keep
+
+
 def test_dry_runs_answer_with_the_plan_and_change_nothing(daemon: Daemon) -> None:
     daemon.http.post("/v1/workloads", json=BATCH)
     daemon.wait_for_state("batch", "active")
@@ -105,6 +118,7 @@ def test_the_console_can_be_read_on_from_where_one_was(daemon: Daemon) -> None:
         ("POST", "/v1/workloads", {**BATCH, "memory_mb": "800"}, 400, "invalid"),
         ("POST", "/v1/workloads", {**BATCH, "priority": 2**70}, 400, "invalid"),
         ("POST", "/v1/workloads", {**BATCH, "duration_seconds": 0}, 400, "invalid"),
+        ("POST", "/v1/workloads", {**BATCH, "keep_address": "yes"}, 400, "invalid"),
         ("POST", "/v1/workloads", {**BATCH, "colour": "red"}, 400, "invalid"),
         ("POST", "/v1/workloads", {**BATCH, "memory_mb": 2**39}, 409, "refused"),
     ],

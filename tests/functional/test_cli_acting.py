@@ -65,6 +65,19 @@ def test_suspend_resume_and_delete_wait_until_they_are_done(daemon: Daemon) -> N
     assert daemon.state("batch") == "gone"
 
 
+def test_a_workload_that_is_run_again_keeps_its_address_and_mac_if_asked_to(daemon: Daemon) -> None:
+    daemon.torpor("run", "first", "--image", "test", "--memory", "256M", "--wait")
+    again = ("run", "web", "--image", "test", "--memory", "256M")
+    (before,) = daemon.json(*again, "--wait")["workload"]["instances"]
+    for name in ("web", "first"):
+        assert daemon.torpor("delete", name, "--yes").returncode == 0
+    assert daemon.json(*again, "--keep-address", "--dry-run")["plan"]["verdict"] == "ready"
+    assert daemon.state("web") == "gone"
+    (after,) = daemon.json(*again, "--keep-address", "--wait")["workload"]["instances"]
+    assert (after["address"], after["mac"]) == (before["address"], before["mac"])
+    assert after["id"] != before["id"]
+
+
 def test_no_wait_returns_before_it_is_done(daemon: Daemon) -> None:
     daemon.torpor(*BATCH, "--wait")
     assert daemon.json("suspend", "batch", "--no-wait")["workload"]["state"] == "suspending"

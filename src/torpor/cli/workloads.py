@@ -53,6 +53,7 @@ def run(
     duration: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Ends then: 90s, 2h.")] = None,
     command: Annotated[str | None, typer.Option(help="Shell command for every guest; ends when all have.")] = None,
     user_data: Annotated[Path | None, typer.Option(metavar="FILE", help="For cloud-init; - reads stdin.")] = None,
+    keep_address: Annotated[bool, typer.Option("--keep-address", help="With the last one's address and MAC.")] = False,
     project: Annotated[str, typer.Option(help="OpenStack: the project that the servers belong to.")] = "",
     flavor: Annotated[str, typer.Option(help="OpenStack: instead of --cpus, --memory and --disk.")] = "",
     network: Annotated[list[str] | None, typer.Option(help="OpenStack; may be given several times.")] = None,
@@ -67,7 +68,7 @@ def run(
     body: dict[str, Any] = {
         "name": name, "image": image, "vcpus": cpus, "memory_mb": memory, "disk_mb": disk, "count": count,
         "priority": priority, "preemptible": preemptible, "protect": protect, "duration_seconds": duration,
-        "command": command, "user_data": _read_user_data(user_data),
+        "command": command, "user_data": _read_user_data(user_data), "keep_address": keep_address,
         "options": {
             "project": project, "flavor": flavor, "networks": network or [], "key_name": key_name,
             "security_groups": security_group or [],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from torpor.domain.addressing import keep_addresses
 from torpor.domain.errors import Conflict, Invalid, TorporError
 from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import Instance
@@ -61,7 +62,7 @@ def draft(parts: Parts, settings: Settings, request: RunRequest) -> tuple[Worklo
         options=request.options,
     )
     workload = parts.provisions.settle(workload)
-    return workload, _instances(parts, workload, names)
+    return workload, _instances(parts, workload, names, request.keep_address)
 
 
 def draft_clone(
@@ -98,7 +99,7 @@ def draft_clone(
 def accept(parts: Parts, workload: Workload, instances: Sequence[Instance]) -> None:
     """Reserve addresses, store the records and let the names answer: all or nothing.
 
-    Raises Conflict, BackendFailed, AddressPoolEmpty, Refused.
+    Raises Conflict, BackendFailed, AddressPoolEmpty, Refused, MissingPart.
     """
     instances = parts.provisions.reserve(workload, instances)
     try:
@@ -118,16 +119,22 @@ def accept(parts: Parts, workload: Workload, instances: Sequence[Instance]) -> N
         raise
 
 
-def _instances(parts: Parts, workload: Workload, names: Sequence[str]) -> tuple[Instance, ...]:
-    others = parts.inventory.instances()
-    taken = {i.name for i in others} & set(names)
+def _instances(
+    parts: Parts, workload: Workload, names: Sequence[str], keep_address: bool = False
+) -> tuple[Instance, ...]:
+    others, own = parts.inventory.instances(), set(names)
+    taken = {i.name for i in others} & own
     if taken or any(w.name == workload.name for w in parts.inventory.workloads()):
         raise Conflict(
             f"the name {sorted(taken)[0] if taken else workload.name!r} is taken",
             remedy="choose another, or delete the workload that has it (see `torpor ps -a`)",
         )
-    bare = [
+    bare: Sequence[Instance] = [
         Instance(id=InstanceId(str(uuid.uuid4())), workload=workload.id, name=name, index=n, address="", mac="")
         for n, name in enumerate(names)
     ]
-    return tuple(parts.provisions.propose(bare, {i.address for i in others}))
+    last = parts.inventory.last_addresses()
+    if keep_address:
+        bare = keep_addresses(bare, last, others, next(iter(workload.options.networks), ""))
+    spare = [before.address for name, before in last.items() if name not in own]
+    return tuple(parts.provisions.propose(bare, {i.address for i in others}, spare))

@@ -302,9 +302,10 @@ class Steps:
     # --- records ---
 
     def _forget(self, scene: Scene) -> str:
-        self._parts.inventory.remove(scene.workload.id)
         with suppress(TorporError):  # what is left of them is collected one day
             self._parts.provisions.give_back(scene.workload, scene.instances)
+        # Last: from then on the name, and the address with it, may be asked for again.
+        self._parts.inventory.remove(scene.workload.id, remember=True)
         return ""
 
     def _record(self, scene: Scene) -> str:

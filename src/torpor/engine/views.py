@@ -24,6 +24,8 @@ class RunRequest:
     duration: float | None = None
     command: str | None = None
     user_data: str | None = None
+    keep_address: bool = False
+    """Each instance gets the address and the MAC that its hostname had last, if there was one of that name before."""
     options: ServerOptions = NO_OPTIONS
 
 

@@ -63,6 +63,8 @@ class RunBody(BaseModel):
     duration_seconds: Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)] | None = None
     command: Annotated[str, Field(min_length=1, max_length=65536)] | None = None
     user_data: Annotated[str, Field(max_length=1024 * 1024)] | None = None
+    keep_address: bool = False
+    """Each instance gets the address and the MAC that the last one of its hostname had, if there was one."""
     options: ServerOptionsSchema = ServerOptionsSchema()
 
     def request(self) -> RunRequest:
@@ -77,6 +79,7 @@ class RunBody(BaseModel):
             duration=self.duration_seconds,
             command=self.command,
             user_data=self.user_data,
+            keep_address=self.keep_address,
             options=self.options.options(),
         )
 

@@ -6,7 +6,6 @@ whoever gets an answer speaks to a daemon that is ready.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ from torpor.domain.errors import Conflict, Invalid, MissingPart, TorporError
 from torpor.domain.instance import BackendState
 from torpor.domain.workload import WorkloadState
 from torpor.engine.service import Service
+from torpor.lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -150,34 +150,6 @@ def signals(wake: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-@contextlib.contextmanager
-def locked(state_dir: Path) -> Iterator[None]:
-    """Hold the lock that makes this the only daemon of `state_dir`. The kernel lets go of it when we die."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        file = (state_dir / "daemon.lock").open("a+")
-    except OSError as error:
-        raise MissingPart(
-            f"state directory {state_dir} can't be written",
-            detail=error.strerror or str(error),
-            remedy="make it writable, or set `state_dir` to another",
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise Conflict(
-                f"another daemon serves {state_dir}",
-                detail=f"process {file.read(20).strip() or 'unknown'} holds its lock",
-                remedy="use that one, or stop it with `torpor down`",
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 @contextlib.contextmanager

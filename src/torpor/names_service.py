@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from torpor.config import Config
-from torpor.daemon import locked, signals
+from torpor.daemon import signals
 from torpor.domain.errors import BackendFailed
+from torpor.lock import locked
 
 log = logging.getLogger(__name__)
 

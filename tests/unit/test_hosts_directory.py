@@ -1,6 +1,7 @@
 """Hosts files: what is written is read again, and nothing else is."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,23 @@ def test_removing_what_is_not_there_is_no_failure(tmp_path: Path) -> None:
     hosts.remove(["a"])
 
     assert hosts.records() == {}
+
+
+def test_records_are_looked_at_while_another_process_changes_them(tmp_path: Path) -> None:
+    theirs, ours = (HostsDirectory(tmp_path / "hosts", "z.internal") for _ in range(2))
+    theirs.prepare()
+    stays = NameRecord("stays", "10.0.0.1")
+    theirs.put([stays])
+    crowd = [NameRecord(f"n-{n}", f"10.0.1.{n}") for n in range(50)]
+
+    def change() -> None:
+        for _ in range(10):
+            theirs.put(crowd)
+            theirs.remove([record.name for record in crowd])
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    while changing.is_alive():
+        assert ours.records()["stays"] == stays
+        assert ours.of_other_zones() == []
+    changing.join()

@@ -6,7 +6,7 @@ dotfile, which dnsmasq ignores, renamed into place) and durable on return.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torpor.domain.errors import BackendFailed, Invalid
@@ -54,17 +54,18 @@ class HostsDirectory:
         with self._translated("read"):
             read: dict[str, tuple[_Stamp, NameRecord]] = {}
             for entry in self._files():
-                status = entry.stat()
-                stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-                known = self._read.get(entry.name)
-                if known is not None and known[0] == stamp:
-                    read[entry.name] = known
-                    continue
-                record = parse(entry.name, Path(entry.path).read_text(errors="replace"), self._zone)
-                if record is not None:
-                    read[entry.name] = (stamp, record)
+                with suppress(FileNotFoundError):  # another process that serves these names has withdrawn it
+                    if found := self._look(entry):
+                        read[entry.name] = found
             self._read = read
             return {name: record for name, (_, record) in read.items()}
+
+    def of_other_zones(self) -> Sequence[NameRecord]:
+        """Records that were written for another zone: `tidy` writes them anew."""
+        good = self.records()
+        with self._translated("read"):
+            found = (self._of_another_zone(entry) for entry in self._files() if entry.name not in good)
+            return [record for record in found if record is not None]
 
     def count(self) -> int:
         """How many files there are."""
@@ -103,13 +104,26 @@ class HostsDirectory:
                 if entry.name not in {record.name for record in moved}:
                     Path(entry.path).unlink()
 
+    def _look(self, entry: "os.DirEntry[str]") -> tuple[_Stamp, NameRecord] | None:
+        """Raises FileNotFoundError."""
+        status = entry.stat()
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._read.get(entry.name)
+        if known is not None and known[0] == stamp:
+            return known
+        record = parse(entry.name, Path(entry.path).read_text(errors="replace"), self._zone)
+        return (stamp, record) if record is not None else None
+
     def _of_another_zone(self, entry: "os.DirEntry[str]") -> NameRecord | None:
         if entry.name.startswith(".") or not entry.is_file(follow_symlinks=False):
             return None
-        text = Path(entry.path).read_text(errors="replace")
+        try:
+            text = Path(entry.path).read_text(errors="replace")
+        except FileNotFoundError:
+            return None
         words = text.split()
         zone = words[1].partition(".")[2] if len(words) >= 3 else ""
-        return parse(entry.name, text, zone)
+        return parse(entry.name, text, zone) if zone != self._zone else None
 
     def _files(self) -> Iterator["os.DirEntry[str]"]:
         if not self._path.is_dir():

@@ -101,10 +101,16 @@ class Rfc2136Names:
                 log.warning("names are withdrawn later: %s", error)
 
     def records(self) -> Sequence[NameRecord]:
-        """What should be published. Raises BackendFailed when our own disk fails."""
+        """What should be published. Raises BackendFailed when our own disk fails.
+
+        Changes nothing, so that it may be asked while another process serves these names.
+        """
         with self._lock:
-            self._load()
-            return tuple(record for _, record in sorted(self._wanted.records.items()))
+            if self._loaded:
+                known = self._wanted.records
+            else:
+                known = {record.name: record for record in self._hosts.of_other_zones()} | dict(self._hosts.records())
+            return tuple(record for _, record in sorted(known.items()))
 
     def checks(self) -> Sequence[Check]:
         """Never raises."""

@@ -27,6 +27,9 @@ class Network:
             raise self.failure
         return tuple(self.there.values())
 
+    def networks(self) -> Sequence[str]:
+        return ("n",)
+
     def add(self, name: str, address: str, id: str = "", since: str = "1") -> None:
         self.there[id or name] = NamedPort(id or name, name, f"server-{id or name}", since, address)
 
@@ -110,3 +113,23 @@ def test_two_of_one_name_are_told_of_once(scene: Scene, caplog: pytest.LogCaptur
     del scene.network.there["a"]
     assert scene.follower.round()
     assert scene.names.lookup("web") == "10.0.0.6"
+
+
+def test_the_first_round_publishes_everything_and_the_others_only_what_is_new(scene: Scene) -> None:
+    """Of several places one may have missed, in an earlier life, what is told to be published."""
+    asked: list[list[str]] = []
+
+    class Told(FakeNames):
+        def publish(self, records: Sequence[NameRecord]) -> None:
+            asked.append([record.name for record in records])
+            super().publish(records)
+
+    names = Told()
+    names.publish([NameRecord("web", "10.0.0.5")])
+    scene.network.add("web", "10.0.0.5")
+    follower = NameFollower(scene.network, names, scene.clock)
+    assert follower.round()
+    scene.network.add("db", "10.0.0.6")
+    assert follower.round()
+    assert follower.round()
+    assert asked[1:] == [["web"], ["db"]]

@@ -1,7 +1,7 @@
 """Names of a network's ports, whoever made them, published where names are published: looked at again and again."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from torpor.domain.errors import TorporError
 from torpor.domain.named_ports import name_all
@@ -23,6 +23,10 @@ class NameFollower:
         self._clock = clock
         self._ensured_at: float | None = None
         self._told: frozenset[str] = frozenset()
+        self._whole = False
+        """Everything was published once in our time: of several places one may have missed what the others have."""
+        self.failures: Sequence[str] = ()
+        """What kept the last round from being complete; sentences."""
 
     def round(self) -> bool:
         """Look once, and publish and withdraw what has changed. Returns whether all is as it should be.
@@ -33,23 +37,24 @@ class NameFollower:
             naming = name_all(self._ports.ports())
             before = set(self._names.records())
         except TorporError as error:
-            self._tell([str(error)])
+            self.failures = (str(error),)
+            self._tell(self.failures)
             return False
         wanted = set(naming.records)
         stale = {record.name for record in before} - {record.name for record in wanted}
-        failures = [
+        self.failures = [
             str(error)
             for error in (
                 _try(self._ensure),
                 _try(lambda: self._withdraw(sorted(stale))),
-                _try(lambda: self._publish(sorted(wanted - before, key=lambda record: record.name))),
+                _try(lambda: self._publish(wanted, wanted - before)),
             )
             if error is not None
         ]
-        if failures:
+        if self.failures:
             self._ensured_at = None
-        self._tell([*failures, *naming.refused.values()])
-        return not failures
+        self._tell([*self.failures, *naming.refused.values()])
+        return not self.failures
 
     def _ensure(self) -> None:
         now = self._clock.now()
@@ -62,10 +67,13 @@ class NameFollower:
             self._names.withdraw(names)
             log.info("withdrawn: %s", ", ".join(names))
 
-    def _publish(self, records: list[NameRecord]) -> None:
+    def _publish(self, wanted: Set[NameRecord], new: Set[NameRecord]) -> None:
+        records, self._whole = new if self._whole else wanted, True
         if records:
-            self._names.publish(records)
-            log.info("published: %s", ", ".join(f"{r.name} {'/'.join(r.addresses)}" for r in records))
+            self._names.publish(sorted(records, key=_by_name))
+        if new:
+            told = (f"{r.name} {'/'.join(r.addresses)}" for r in sorted(new, key=_by_name))
+            log.info("published: %s", ", ".join(told))
 
     def _tell(self, sentences: Iterable[str]) -> None:
         """Of each only that it begins."""
@@ -73,6 +81,10 @@ class NameFollower:
         for sentence in sorted(now - self._told):
             log.warning("%s", sentence)
         self._told = now
+
+
+def _by_name(record: NameRecord) -> str:
+    return record.name
 
 
 def _try(act: Callable[[], None]) -> TorporError | None:

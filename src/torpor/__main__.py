@@ -70,15 +70,16 @@ def examine_network(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what needs no restart of a server.")] = False,
     as_json: Json = False,
 ) -> int | None:
-    """Walk the way of addresses on a Neutron network and say where it breaks; exit code 7 where it does."""
+    """Walk the way of addresses and names on a Neutron network and say where it breaks; exit code 7 where it does."""
     with _openstacksdk("networks can't be looked at"):
         from torpor.engine.network_doctor import examine
-        from torpor.wiring.network_doctor import build
+        from torpor.wiring.network_doctor import build, served
     here = session(context)
-    found, mended = examine(build(cloud or here.config.openstack.cloud), subject, dhcp_server, fix)
-    if mended:
-        here.notice(f"{mended} ports have no port security and no security groups any more")
-    checks = [{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy} for f in found]
+    pictures = build(cloud or here.config.openstack.cloud)
+    examined = examine(pictures, subject, dhcp_server, fix, served(here.config))
+    for sentence in examined.mended:
+        here.notice(sentence)
+    checks = [{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy} for f in examined.findings]
     return doctor.show(here, checks, as_json)
 
 

@@ -362,6 +362,18 @@ class NamedPorts(Protocol):
         """Those that are to have one. Raises TorporErrors where that can't be found out."""
         ...
 
+    def networks(self) -> Sequence[str]:
+        """Ids of these networks. Raises as `ports` does."""
+        ...
+
+
+class NameServers(Protocol):
+    """Wherever names are published, asked as its clients ask."""
+
+    def answers(self, names: Sequence[str]) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        """Addresses by server and name; a name that a server is silent on is left out. Never raises."""
+        ...
+
 
 class NetworkPictures(Protocol):
     """Networks as their cloud has them, for whoever looks where an address is lost."""

@@ -38,10 +38,10 @@ class NamesService:
         self.bind = bind
         self._lab = lab
         self._log = root / "log"
-        self._config = root / "names.toml"
+        self.config = root / "names.toml"
         self._process: subprocess.Popen[bytes] | None = None
         root.chmod(0o711)
-        self._config.write_text(
+        self.config.write_text(
             f"""
 state_dir = "{root / "state"}"
 run_dir = "{root / "run"}"
@@ -63,7 +63,7 @@ reverse_zones = ["{REVERSE}"]
         )
 
     def command(self, *more: str) -> list[str]:
-        return [sys.executable, "-m", "torpor", "--config", str(self._config), "names", "serve", *more]
+        return [sys.executable, "-m", "torpor", "--config", str(self.config), "names", "serve", *more]
 
     @property
     def environment(self) -> dict[str, str]:

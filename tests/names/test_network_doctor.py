@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from openstack.exceptions import SDKException
 from openstack.network.v2.port import Port
 from tests.installation import wait_until
 from tests.lab_machines import PATIENCE
-from tests.names.conftest import NETWORK, NamesService, address_of, boot, make_port
+from tests.names.conftest import NETWORK, ZONE, NamesService, address_of, boot, make_port
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -60,12 +61,13 @@ class Doctor:
         self._environment = service.environment
         self.member = member
 
-    def __call__(self, subject: str, *options: str) -> tuple[int, dict[str, Any]]:
+    def __call__(self, subject: str, *options: str, config: Path | None = None) -> tuple[int, dict[str, Any]]:
         """Exit code, and findings by name."""
         command = [
             sys.executable,
             "-m",
             "torpor",
+            *(["--config", str(config)] if config else []),
             "doctor",
             "network",
             subject,
@@ -152,3 +154,15 @@ def test_an_address_that_is_not_the_ports_is_found_and_the_pinned_lease_cures_it
     doctor.hears(client, f"lease of {address_of(asking)} obtained")
     code, found = doctor("client", "--dhcp-server", "dhcp")
     assert code == 0, found
+
+
+def test_a_name_that_is_served_here_is_told_with_where_it_leads(
+    service: NamesService, doctor: Doctor, member: Connection
+) -> None:
+    port = make_port(member, "told")
+    service.follow("told", [address_of(port)])
+    _, found = doctor(NETWORK, config=service.config)
+    assert found[f"name told.{ZONE}"]["ok"]
+    assert f"it leads to {address_of(port)}" in found[f"name told.{ZONE}"]["detail"]
+    _, elsewhere = doctor(NETWORK)
+    assert f"name told.{ZONE}" not in elsewhere

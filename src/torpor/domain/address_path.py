@@ -5,11 +5,13 @@ security group that does not let UDP port 67 in keeps the clients' DISCOVER from
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from torpor.domain.errors import Invalid
-from torpor.domain.naming import hostname_of
+from torpor.domain.named_ports import NamedPort, name_all
+from torpor.domain.naming import NameRecord, hostname_of
 
 _LEASED = re.compile(r"(?:lease of|bound to|DHCPACK of) (\d+\.\d+\.\d+\.\d+)")
 """As busybox's udhcpc and ISC's dhclient say it on the console."""
@@ -29,6 +31,8 @@ class Finding:
     remedy: str = ""
     opens_port: str = ""
     """Id of a port; mended by taking port security and security groups off it."""
+    republishes: bool = False
+    """Mended by publishing and withdrawing names once more, as their ports are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,33 @@ class NetworkPicture:
     subnets: tuple[Subnet, ...]
     """IPv4's."""
     attached: tuple[Attached, ...]
+    id: str = ""
 
 
-def walk(picture: NetworkPicture, server: str = "", dhcp_server: str = "") -> Sequence[Finding]:
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Names of the networks that a configuration serves: whose they are, and how they are published."""
+
+    zone: str
+    ports: tuple[NamedPort, ...]
+    """Of all these networks: a name may be held by a port of another one."""
+    published: tuple[NameRecord, ...]
+    """One name several times, where places differ."""
+    answers: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Addresses by name server and name; a name that it was silent on is left out."""
+    served_by: str
+    """The process that looks after them; empty where there is none."""
+    look_seconds: float
+    """How often that one looks."""
+
+
+def walk(
+    picture: NetworkPicture, server: str = "", dhcp_server: str = "", publication: Publication | None = None
+) -> Sequence[Finding]:
     """Along the way, network first; of one server (name or id) only, where it is said which.
 
-    `dhcp_server`: name or id of a server on the network that is to answer DHCP.
+    `dhcp_server`: name or id of a server on the network that is to answer DHCP. `publication`: where the network's
+    names are served.
     """
     answering = [each for each in picture.attached if dhcp_server in (each.server, each.name)] if dhcp_server else []
     heard = [finding for each in answering for finding in _dhcp_server(each)]
@@ -81,7 +106,12 @@ def walk(picture: NetworkPicture, server: str = "", dhcp_server: str = "") -> Se
     for each in picture.attached:
         if server in ("", each.server, each.name) and each not in answering:
             findings += _guest(each, dhcp)
-    return [*findings, *_names(picture)]
+    return [*findings, *(_names(picture) if publication is None else _publication(picture, server, publication))]
+
+
+def names_of(network: str, ports: Sequence[NamedPort]) -> Sequence[str]:
+    """The names that are to lead to ports of that network (its id), of all ports of the networks that are served."""
+    return sorted(name for name, port in name_all(ports).holders.items() if port.network == network)
 
 
 def _subnets(picture: NetworkPicture) -> Iterator[Finding]:
@@ -180,3 +210,70 @@ def _names(picture: NetworkPicture) -> Iterator[Finding]:
                 f"name {label}", False, f"two servers are called so: {holders[label]} and {at.server}",
                 f"openstack server set --name NAME {at.server}",
             )  # fmt: skip
+
+
+def _publication(picture: NetworkPicture, server: str, told: Publication) -> Iterator[Finding]:
+    """Whether each name of the network leads where it should and nothing else does, and who has got no name."""
+    naming = name_all(told.ports)
+    owners = {at.server for at in picture.attached if server in ("", at.server, at.name)}
+    here = {p.id: p for p in told.ports if p.network == picture.id and (not server or p.owner in owners)}
+    published: defaultdict[str, list[NameRecord]] = defaultdict(list)
+    for record in told.published:
+        published[record.name].append(record)
+    wanted = [record for record in naming.records if naming.holders[record.name].id in here]
+    if wanted:
+        yield from _silent(told)
+    for record in wanted:
+        yield _as_published(record, published.get(record.name, ()), told)
+    for port in here.values():
+        if port.id in naming.refused:
+            yield _refused(port, naming.refused[port.id])
+    addresses = {address for port in here.values() for address in (port.address, port.address6) if address}
+    for name, records in sorted(published.items()):
+        leads_to = {address for record in records for address in record.addresses}
+        if name not in naming.holders and (not server or leads_to & addresses):
+            yield _stale(name, leads_to, told)
+
+
+def _silent(told: Publication) -> Iterator[Finding]:
+    for where, answers in told.answers.items():
+        if not answers:
+            remedy = f"see whether it runs; {_mend(told)}"
+            yield Finding(f"name server {where}", False, "it does not answer", remedy, republishes=True)
+
+
+def _as_published(record: NameRecord, published: Sequence[NameRecord], told: Publication) -> Finding:
+    name, right = f"name {record.name}.{told.zone}", "/".join(record.addresses)
+    wrong = []
+    if not published:
+        wrong.append(f"it is not published, and should lead to {right}")
+    elif stale := ["/".join(other.addresses) for other in published if other != record]:
+        wrong.append(f"it is published at {', '.join(stale)}, and its port has {right}")
+    heard = {where: answers.get(record.name) for where, answers in told.answers.items() if answers}
+    for where, said in heard.items():
+        if said is None or sorted(said) != sorted(record.addresses):
+            what = "nothing" if said is None else "/".join(said) or "that there is no such name"
+            wrong.append(f"{where} says {what}")
+    if wrong:
+        return Finding(name, False, "; ".join(wrong), _mend(told), republishes=True)
+    if not heard:
+        return Finding(name, True, f"it is published at {right}; no name server could be asked")
+    return Finding(name, True, f"it leads to {right}, asked at {', '.join(heard)}")
+
+
+def _refused(port: NamedPort, sentence: str) -> Finding:
+    kind = "port" if port.owner == port.id else "server"
+    remedy = f"openstack {kind} set --name NAME {port.owner}"
+    return Finding(f"name {port.name!r}", False, sentence.rstrip("."), remedy)
+
+
+def _stale(name: str, leads_to: Set[str], told: Publication) -> Finding:
+    detail = f"it is stale: it is published at {', '.join(sorted(leads_to))}, and no port is called so any more"
+    return Finding(f"name {name}.{told.zone}", False, detail, _mend(told), republishes=True)
+
+
+def _mend(told: Publication) -> str:
+    if told.served_by:
+        every = f"every {told.look_seconds:g} s"
+        return f"process {told.served_by} looks {every} and mends it; where it does not, its log says why"
+    return "`torpor names serve` does not run here: start it, or mend it once with --fix or `torpor names serve --once`"

@@ -22,6 +22,8 @@ class NamedPort:
     """IPv4."""
     address6: str = ""
     """IPv6."""
+    network: str = ""
+    """Id of the network that it is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Naming:
 
     records: tuple[NameRecord, ...]
     """By name."""
+    holders: Mapping[str, NamedPort]
+    """By name: the port that it leads to."""
     refused: Mapping[str, str]
     """By port: a sentence."""
 
@@ -58,4 +62,4 @@ def name_all(ports: Iterable[NamedPort]) -> Naming:
                 f"{record.name} leads to {holder.address or holder.address6}, which had the name first, "
                 f"and not to {port.address or port.address6} of {port.owner}: give one of them another name."
             )
-    return Naming(tuple(sorted(records, key=lambda record: record.name)), refused)
+    return Naming(tuple(sorted(records, key=lambda record: record.name)), holders, refused)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torpor.adapters.names.asked import AskedServers
 from torpor.adapters.names.dnsmasq import DnsmasqNames
 from torpor.adapters.names.hosts_file import HostsFileNames, HostsFileSettings
 from torpor.adapters.names.local_file import LocalFile
@@ -13,7 +14,7 @@ from torpor.adapters.names.rfc2136 import Rfc2136Names, Rfc2136Settings
 from torpor.adapters.names.several import NamesInSeveralPlaces
 from torpor.adapters.names.ssh_file import SshFile, SshSettings
 from torpor.config import Config, HostsFileConfig, Rfc2136Config
-from torpor.ports import Names
+from torpor.ports import Names, NameServers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class BoundNames:
 
 def bind(config: Config) -> BoundNames:
     section = config.names
-    own = _dnsmasq(config)
+    own = DnsmasqNames(_own_server(config))
     places: list[Names] = []
     for place in section.publish:
         if place == "dnsmasq":
@@ -38,17 +39,30 @@ def bind(config: Config) -> BoundNames:
     return BoundNames(places[0] if len(places) == 1 else NamesInSeveralPlaces(places), own.stop)
 
 
-def _dnsmasq(config: Config) -> DnsmasqNames:
+def asked(config: Config) -> NameServers:
+    """The servers of these places, as far as it is known which they are."""
+    section = config.names
+    servers: list[tuple[str, int]] = []
+    for place in section.publish:
+        if place == "dnsmasq":
+            own = _own_server(config)
+            servers.append((own.listen_address, own.port))
+        elif place == "hosts-file" and section.hosts_file and section.hosts_file.ask:
+            servers.append((str(section.hosts_file.ask), section.hosts_file.ask_port))
+        elif place == "rfc2136" and section.rfc2136:
+            servers.append((str(section.rfc2136.server), section.rfc2136.port))
+    return AskedServers(config.network.zone, servers)
+
+
+def _own_server(config: Config) -> DnsmasqSettings:
     section = config.network
     listen = str(config.openstack.dns_address) if config.backend == "openstack" else section.gateway
-    return DnsmasqNames(
-        DnsmasqSettings(
-            directory=config.state_dir / "names",
-            listen_address=listen,
-            zone=section.zone,
-            subnet=section.subnet,
-            forwarders=tuple(str(address) for address in section.forwarders),
-        )
+    return DnsmasqSettings(
+        directory=config.state_dir / "names",
+        listen_address=listen,
+        zone=section.zone,
+        subnet=section.subnet,
+        forwarders=tuple(str(address) for address in section.forwarders),
     )
 
 

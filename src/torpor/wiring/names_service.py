@@ -8,6 +8,7 @@ from torpor.adapters.openstack.named_ports import NeutronPorts
 from torpor.adapters.openstack.settings import OpenStackSettings
 from torpor.config import Config
 from torpor.engine.follow_names import NameFollower
+from torpor.ports import NamedPorts
 from torpor.wiring import around, names
 
 
@@ -20,8 +21,17 @@ class NamesService:
 
 def build(config: Config) -> NamesService:
     """Opens nothing of the cloud yet. Raises MissingPart."""
-    config = config.model_copy(update={"backend": "openstack"})  # its name server is not at a gateway of ours
+    config = on_its_own(config)
     around.prepare(config)
-    cloud = Cloud(OpenStackSettings(config.openstack.cloud, networks=config.names.networks))
     published = names.bind(config)
-    return NamesService(NameFollower(NeutronPorts(cloud), published.names, around.WallClock()), published.stop)
+    return NamesService(NameFollower(ports(config), published.names, around.WallClock()), published.stop)
+
+
+def on_its_own(config: Config) -> Config:
+    """The same, with its name server where the service has it: not at a gateway of ours."""
+    return config.model_copy(update={"backend": "openstack"})
+
+
+def ports(config: Config) -> NamedPorts:
+    """Those of `names.networks`. Opens nothing yet."""
+    return NeutronPorts(Cloud(OpenStackSettings(config.openstack.cloud, networks=config.names.networks)))

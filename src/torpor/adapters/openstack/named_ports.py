@@ -32,6 +32,10 @@ class NeutronPorts:
             raise
         return tuple(_named(listed, servers))
 
+    def networks(self) -> Sequence[str]:
+        """Their ids."""
+        return self._find()
+
     # Parts of the above
 
     def _find(self) -> Sequence[str]:
@@ -85,4 +89,5 @@ def _named(ports: Sequence[Document], servers: Mapping[str, str]) -> Iterator[Na
             port.get("created_at") or "",
             next((address for address in fixed if "." in address), ""),
             next((address for address in fixed if ":" in address), ""),
+            port["network_id"],
         )

@@ -29,7 +29,7 @@ class NeutronPictures:
             self._attached(port, servers[port["device_id"]], rules) for port in ports if port["device_id"] in servers
         ]
         ours = [_subnet(each, ports) for each in subnets if each["ip_version"] == 4]
-        return NetworkPicture(network["name"] or network["id"], tuple(ours), tuple(attached)), server
+        return NetworkPicture(network["name"] or network["id"], tuple(ours), tuple(attached), network["id"]), server
 
     def open_port(self, port: str) -> None:
         change = {"port": {"security_groups": [], "port_security_enabled": False}}

@@ -154,6 +154,26 @@ def test_what_others_change_inside_the_block_is_changed_back(hosts: Path) -> Non
     assert hosts.read_bytes() == whole
 
 
+def test_whatever_was_done_to_the_file_since_it_was_written_is_seen(hosts: Path) -> None:
+    beta = NameRecord("beta", "10.103.0.11")
+    names = unasked(hosts)
+    names.publish([ALPHA])
+    older = hosts.read_bytes()
+    names.publish([beta])
+    newer = hosts.read_bytes()
+
+    def outside(text: bytes) -> list[bytes]:
+        return [line for line in text.splitlines() if b"torpor" not in line and ZONE.encode() not in line]
+
+    without_block = OTHERS.encode("latin-1")
+    changed = (b"192.0.2.30 front\n" + newer, newer + b"\xff", newer.replace(b"beta", b"evil"))
+    for found in (older, without_block, *changed, b""):
+        hosts.write_bytes(found)
+        names.ensure()
+        assert unasked(hosts).records() == (ALPHA, beta), found
+        assert outside(hosts.read_bytes()) == outside(found)
+
+
 def test_several_torpors_share_a_file(hosts: Path) -> None:
     """All at once, each with names that come and go."""
     torpors = {f"lab-{n}": unasked(hosts, f"lab-{n}") for n in range(4)}

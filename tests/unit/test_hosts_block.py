@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torpor.adapters.names.hosts_block import line_of, others_names, records_in, render, split
+from torpor.adapters.names.hosts_block import Lines, line_of, others_names, records_in, render, split
 from torpor.domain.errors import Conflict
 from torpor.domain.naming import NameRecord
 
@@ -96,3 +96,27 @@ def test_names_of_others_are_found_however_they_are_written() -> None:
     text = "10.0.0.1\tx.example.com  A.Z.Internal.  # a\n#10.0.0.2 b.z.internal\n10.0.0.3 c.d.z.internal\nz.internal\n"
 
     assert others_names(text, ZONE) == {"a": "10.0.0.1"}
+
+
+CHANGES = st.lists(st.tuples(st.sampled_from("abcde"), st.none() | st.integers(1, 250)), max_size=30)
+
+
+@given(changes=CHANGES)
+def test_lines_are_by_name_whatever_came_and_went_and_in_whichever_order(
+    changes: list[tuple[str, int | None]],
+) -> None:
+    lines = Lines(ZONE, [NameRecord("c", "10.0.0.1")])
+    expected = {"c": NameRecord("c", "10.0.0.1")}
+    for name, number in changes:
+        if number is None:
+            lines.drop(name)
+            expected.pop(name, None)
+        else:
+            expected[name] = NameRecord(name, f"10.0.0.{number}")
+            lines.put(expected[name])
+
+    in_order = [expected[name] for name in sorted(expected)]
+    assert lines.records == expected
+    assert list(lines.in_order()) == in_order
+    assert list(lines.without(set())) == [line_of(record, ZONE) for record in in_order]
+    assert lines.without({"a"}) == [line_of(record, ZONE) for record in in_order if record.name != "a"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torpor.domain.errors import Invalid
 from torpor.domain.naming import NameRecord, check_record, hostname_of
@@ -50,7 +51,7 @@ def name_all(ports: Iterable[NamedPort]) -> Naming:
         if not port.address and not port.address6:
             continue
         try:
-            record = check_record(NameRecord(hostname_of(port.name), port.address, port.address6))
+            record = _record(port.name, port.address, port.address6)
         except Invalid as error:
             refused[port.id] = f"{port.name!r} is not published: {error}"
             continue
@@ -63,3 +64,9 @@ def name_all(ports: Iterable[NamedPort]) -> Naming:
                 f"and not to {port.address or port.address6} of {port.owner}: give one of them another name."
             )
     return Naming(tuple(sorted(records, key=lambda record: record.name)), holders, refused)
+
+
+@lru_cache(maxsize=2**15)  # of ten thousand ports that are looked at every second hardly one has changed
+def _record(name: str, address: str, address6: str) -> NameRecord:
+    """Raises Invalid."""
+    return check_record(NameRecord(hostname_of(name), address, address6))

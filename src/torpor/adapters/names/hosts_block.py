@@ -5,8 +5,9 @@ called `mirror` or `db` must not become theirs.
 """
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torpor.domain.errors import Conflict, Invalid
@@ -116,3 +117,44 @@ def others_names(text: str, zone: str) -> Mapping[str, str]:
             if rest == zone:
                 found.setdefault(label, address)
     return found
+
+
+class Lines:
+    """Records and their lines, kept by name, so that one that changes costs little among ten thousand."""
+
+    def __init__(self, zone: str, records: Iterable[NameRecord]) -> None:
+        self._zone = zone
+        self._records: dict[str, NameRecord] = {}
+        self._names: list[str] = []
+        self._lines: list[str] = []
+        """Of the names, in the same order."""
+        for record in records:
+            self.put(record)
+
+    @property
+    def records(self) -> Mapping[str, NameRecord]:
+        return self._records
+
+    def in_order(self) -> Sequence[NameRecord]:
+        """By name."""
+        return tuple(self._records[name] for name in self._names)
+
+    def put(self, record: NameRecord) -> None:
+        """In the place of an earlier one of its name."""
+        at = bisect_left(self._names, record.name)
+        if record.name not in self._records:
+            self._names.insert(at, record.name)
+            self._lines.insert(at, "")
+        self._records[record.name] = record
+        self._lines[at] = line_of(record, self._zone)
+
+    def drop(self, name: str) -> None:
+        if self._records.pop(name, None) is not None:
+            at = bisect_left(self._names, name)
+            del self._names[at], self._lines[at]
+
+    def without(self, names: Collection[str]) -> Sequence[str]:
+        """By name, but for the lines of these names."""
+        if not names:
+            return self._lines
+        return [line for name, line in zip(self._names, self._lines, strict=True) if name not in names]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from torpor.adapters.names.hosts_block import line_of, others_names, records_in, render, split
+from torpor.adapters.names.hosts_block import Lines, others_names, records_in, render, split
 from torpor.adapters.names.lookup import unheard, wanted_of
 from torpor.adapters.names.place import Changed, Place
 from torpor.domain.errors import BackendFailed, Conflict, TorporError
@@ -42,14 +42,16 @@ class HostsFileNames:
         self._settings = settings
         self._place = place
         self._lock = threading.Lock()
-        self._records: dict[str, NameRecord] | None = None
+        self._ours: Lines | None = None
         """What should be published; None until the block could be read."""
         self._unread: dict[str, NameRecord | None] = {}
         """Changes that were asked for before that; None: withdrawn."""
-        self._lines: dict[NameRecord, str] = {}
-        self._outside: tuple[str, str] = ("", "")
+        self._known: bytes | None = None
+        """The file as it was when it was last taken apart, or as we have made it since."""
+        self._around: tuple[bytes, bytes] = (b"", b"")
+        """What was before and after the block then."""
         self._others: Mapping[str, str] = {}
-        """Names that other lines give, of the text that is `_outside`."""
+        """Names that the lines around give."""
         self._reload_owed = True
         """The file was changed, by us or in an earlier life, and its reader was not told since."""
 
@@ -58,7 +60,7 @@ class HostsFileNames:
         with self._lock:
             self._write()
             self._reload()
-            self._refuse_taken(self._records or {})
+            self._refuse_taken(self._published())
 
     def publish(self, records: Sequence[NameRecord]) -> None:
         """Durable, told to the reader, and heard where one may be asked. Converges.
@@ -87,12 +89,12 @@ class HostsFileNames:
     def records(self) -> Sequence[NameRecord]:
         """Never raises: what can't be read is not published."""
         with self._lock:
-            if self._records is None:
+            if self._ours is None:
                 try:
                     self._read()
                 except TorporError as error:
                     log.warning("%s", error)
-            return tuple(record for _, record in sorted((self._records or {}).items()))
+            return self._ours.in_order() if self._ours is not None else ()
 
     def checks(self) -> Sequence[Check]:
         """Never raises."""
@@ -100,7 +102,7 @@ class HostsFileNames:
             name, where = "names: hosts file", f"block {self._settings.block!r} of {self._place.where}"
             try:
                 self._read()
-                self._refuse_taken(self._records or {})
+                self._refuse_taken(self._published())
             except TorporError as error:
                 return (Check(name, False, str(error), error.remedy), self._place.check())
             return (Check(name, True, f"{where}, zone {self._settings.zone}"), self._place.check())
@@ -109,43 +111,47 @@ class HostsFileNames:
 
     def _change(self, changes: Mapping[str, NameRecord | None]) -> Sequence[str]:
         """Remember them; return the names for which that is new."""
-        if self._records is None:
+        if self._ours is None:
             self._unread.update(changes)
             return tuple(changes)
-        new = tuple(name for name, record in changes.items() if self._records.get(name) != record)
-        self._apply(self._records, changes)
+        new = tuple(name for name, record in changes.items() if self._ours.records.get(name) != record)
+        self._apply(self._ours, changes)
         return new
 
     @staticmethod
-    def _apply(records: dict[str, NameRecord], changes: Mapping[str, NameRecord | None]) -> None:
+    def _apply(ours: Lines, changes: Mapping[str, NameRecord | None]) -> None:
         for name, record in changes.items():
             if record is None:
-                records.pop(name, None)
+                ours.drop(name)
             else:
-                records[name] = record
+                ours.put(record)
+
+    def _published(self) -> Mapping[str, NameRecord]:
+        return self._ours.records if self._ours is not None else {}
 
     def _read(self) -> tuple[bytes, bytes]:
         """The file as it is, and as it should be."""
         data = self._place.read()
-        found = split(data.decode("utf-8", "surrogateescape"), self._settings.block, self._place.where)
-        if self._records is None:
-            self._records = dict(records_in(found.inside, self._settings.zone))
-            self._apply(self._records, self._unread)
-            self._unread.clear()
-        if self._outside != (found.before, found.after):
-            self._outside = (found.before, found.after)
-            self._others = others_names(f"{found.before}\n{found.after}", self._settings.zone)
-        lines = (self._line(r) for name, r in sorted(self._records.items()) if name not in self._others)
-        new = found.before + render(self._settings.block, lines) + found.after
-        return data, new.encode("utf-8", "surrogateescape")
+        ours = self._ours
+        if ours is None or data != self._known:
+            ours = self._take_apart(data)
+        before, after = self._around
+        block = render(self._settings.block, ours.without(self._others))
+        return data, b"".join((before, block.encode(), after))
 
-    def _line(self, record: NameRecord) -> str:
-        line = self._lines.get(record)
-        if line is None:
-            if len(self._lines) > 2 * len(self._records or ()) + 1000:
-                self._lines.clear()
-            line = self._lines[record] = line_of(record, self._settings.zone)
-        return line
+    def _take_apart(self, data: bytes) -> Lines:
+        """Raises Conflict where the block is damaged."""
+        zone = self._settings.zone
+        found = split(data.decode("utf-8", "surrogateescape"), self._settings.block, self._place.where)
+        if self._ours is None:
+            self._ours = Lines(zone, records_in(found.inside, zone).values())
+            self._apply(self._ours, self._unread)
+            self._unread.clear()
+        before, after = (text.encode("utf-8", "surrogateescape") for text in (found.before, found.after))
+        if self._known is None or self._around != (before, after):
+            self._others = others_names(f"{found.before}\n{found.after}", zone)
+        self._known, self._around = data, (before, after)
+        return self._ours
 
     def _write(self) -> None:
         again = Retrying(
@@ -167,6 +173,7 @@ class HostsFileNames:
         data, new = self._read()
         if data != new:
             self._place.replace(data, new)
+            self._known = new  # byte for byte what was put together from parts that were looked at
             self._reload_owed = True
 
     def _reload(self) -> None:

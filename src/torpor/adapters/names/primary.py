@@ -7,6 +7,7 @@ is not ours, whatever happened since we looked.
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 
 import dns.exception
@@ -43,8 +44,22 @@ class _OutOfStep(BackendFailed):
     """What the server says does not fit what it said before."""
 
 
+class _Version(dns.zone.WritableVersion):
+    """The next state of a zone.
+
+    Its names are taken over all at once; one by one, thousands of them are compared, for their hashes collide.
+    """
+
+    def __init__(self, zone: dns.zone.Zone, replacement: bool = False) -> None:
+        super().__init__(zone, replacement=True)  # which takes nothing over
+        if not replacement:
+            self.nodes = copy(zone.nodes)
+
+
 class _FollowedZone(dns.zone.Zone):
     """A copy of a zone that tells which names changed."""
+
+    writable_version_factory = _Version
 
     def __init__(self, origin: dns.name.Name) -> None:
         super().__init__(origin, relativize=False)
@@ -82,7 +97,7 @@ class Change:
 
 
 class Primary:
-    """Not thread-safe: its owner has the lock."""
+    """Its owner has the lock. Several threads may act at once, each on another zone."""
 
     def __init__(self, address: str, port: int, key: dns.tsig.Key, owner: str, ttl: int) -> None:
         self._address = address
@@ -106,9 +121,9 @@ class Primary:
         except _OutOfStep:  # the zone was put back to an older one, say: from the beginning
             self._zones.pop(zone, None)
             self._transfer(zone)
-        copy = self._zones[zone]
-        changed = None if copy.all_changed else {Node(zone, name) for name in copy.changed}
-        copy.all_changed, copy.changed = False, set()
+        followed = self._zones[zone]
+        changed = None if followed.all_changed else {Node(zone, name) for name in followed.changed}
+        followed.all_changed, followed.changed = False, set()
         return changed
 
     def held(self, node: Node) -> Held | None:
@@ -163,13 +178,13 @@ class Primary:
             update.add(name, self._ttl, rdata)
 
     def _transfer(self, zone: dns.name.Name) -> None:
-        copy = self._zones.get(zone) or _FollowedZone(zone)
-        query, _ = dns.xfr.make_query(copy, keyring=self.key, keyname=self.key.name)
+        followed = self._zones.get(zone) or _FollowedZone(zone)
+        query, _ = dns.xfr.make_query(followed, keyring=self.key, keyname=self.key.name)
         with self._translated(zone, "read"):
             dns.query.inbound_xfr(
-                self._address, copy, query, self._port, timeout=_ANSWER_SECONDS, lifetime=_TRANSFER_SECONDS
+                self._address, followed, query, self._port, timeout=_ANSWER_SECONDS, lifetime=_TRANSFER_SECONDS
             )
-        self._zones[zone] = copy
+        self._zones[zone] = followed
 
     @contextmanager
     def _translated(self, zone: dns.name.Name, done: str) -> Iterator[None]:

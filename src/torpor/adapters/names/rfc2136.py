@@ -6,7 +6,9 @@ record beside it that names us. Law: a name without that mark is never touched.
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,40 +169,46 @@ class Rfc2136Names:
         return self._primary
 
     def _push(self, touched: Iterable[Node]) -> None:
-        zones = set()
+        zones: defaultdict[dns.name.Name, set[Node]] = defaultdict(set)
         for node in touched:
-            self._doubt(node.zone, {node})
-            zones.add(node.zone)
-        self._each_zone(zone for zone in self._zones if zone in zones)
+            zones[node.zone].add(node)
+        for zone, nodes in zones.items():
+            self._doubt(zone, nodes)
+        self._each_zone([zone for zone in self._zones if zone in zones])
 
     def _doubt(self, zone: dns.name.Name, nodes: Set[Node] | None) -> None:
         known = self._doubtful[zone]
         self._doubtful[zone] = None if nodes is None or known is None else known | nodes
 
-    def _each_zone(self, zones: Iterable[dns.name.Name]) -> None:
-        """All zones are tried before the first failure is told."""
-        failures: list[TorporError] = []
-        for zone in zones:
-            again = Retrying(
-                retry=retry_if_exception_type(Unreachable),
-                wait=wait_fixed(0.2),
-                stop=stop_after_delay(_PATIENCE_SECONDS),
-                reraise=True,
-            )
-            try:
-                again(self._converge, zone)
-            except TorporError as error:
-                failures.append(error)
-                if isinstance(error, Unreachable):
-                    self._primary = None  # it may come back with other zones that have the same serials
-                    break
+    def _each_zone(self, zones: Sequence[dns.name.Name]) -> None:
+        """All at once: most of the time it is waited for the server. All are tried before the first failure is told."""
+        if not zones:
+            return
+        primary = self._reach()
+        with ThreadPoolExecutor(len(zones)) as threads:
+            failures = [e for e in threads.map(lambda zone: self._settle(primary, zone), zones) if e is not None]
+        if any(isinstance(failure, Unreachable) for failure in failures):
+            self._primary = None  # it may come back with other zones that have the same serials
         if failures:
             raise failures[0]
 
-    def _converge(self, zone: dns.name.Name) -> None:
-        """Let every name of the zone hold what it should."""
+    def _settle(self, primary: Primary, zone: dns.name.Name) -> TorporError | None:
+        """What kept its names from holding what they should."""
+        again = Retrying(
+            retry=retry_if_exception_type(Unreachable),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(_PATIENCE_SECONDS),
+            reraise=True,
+        )
+        try:
+            again(self._converge, primary, zone)
+        except TorporError as error:
+            return error
+        return None
+
+    def _converge(self, primary: Primary, zone: dns.name.Name) -> None:
+        """Let every name of the zone hold what it should. Touches nothing that is of another zone."""
         for size in _BATCH_SIZES:
-            primary = self._reach()
             self._doubt(zone, primary.follow(zone))
             changes = list(self._changes(primary, self._candidates(primary, zone)))
             lost = [batch for batch in batches(changes, size) if not primary.change(zone, batch)]

@@ -18,7 +18,7 @@ from tests.sshd import HOST, Sshd, sshd
 from torpor.adapters.names.hosts_file import HostsFileNames, HostsFileSettings
 from torpor.adapters.names.place import Changed
 from torpor.adapters.names.ssh_file import SshFile, SshSettings
-from torpor.domain.errors import BackendFailed
+from torpor.domain.errors import BackendFailed, MissingPart
 from torpor.domain.naming import NameRecord
 
 ZONE = "test.internal"
@@ -172,3 +172,15 @@ def test_a_command_of_that_machine_is_run_and_its_failure_told(settings: SshSett
     assert told.is_dir()
     with pytest.raises(BackendFailed, match="was not read again"):
         place.reload()
+
+
+def test_a_folder_for_the_socket_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for sockets in (tmp_path / "taken", tmp_path / "taken" / "s"):
+        place = SshFile(SshSettings(HOST, tmp_path / "hosts", sockets))
+        with pytest.raises(MissingPart) as told:
+            place.read()
+        sentence = str(told.value)
+        assert sentence.startswith(f"{HOST} can't be reached over SSH: folder {sockets} for its socket can't be made (")
+        assert "set `run_dir` to another" in sentence
+        assert not place.check().ok

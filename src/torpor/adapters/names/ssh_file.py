@@ -129,7 +129,7 @@ class SshFile:
         """Run a shell's script there. Raises MissingPart, and BackendFailed where the machine can't be reached."""
         there = shlex.join(["sh", "-c", script, "torpor", *arguments])
         what = f"{self._settings.destination} can't be reached over SSH"
-        self._settings.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._have_folder(what)
         try:
             done = subprocess.run(
                 [*self._ssh(), self._settings.destination, there],
@@ -147,6 +147,17 @@ class SshFile:
                 what, detail=_words(done), remedy=f"see whether `ssh {self._settings.destination} true` works for root"
             )
         return done
+
+    def _have_folder(self, what: str) -> None:
+        folder = self._settings.sockets
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise MissingPart(
+                what,
+                detail=f"folder {folder} for its socket can't be made ({error.strerror or error})",
+                remedy="see what is in its place there, or set `run_dir` to another",
+            ) from error
 
     def _ssh(self) -> list[str]:
         options = {

@@ -18,10 +18,11 @@ _PLACES = ("dnsmasq", "hosts-file", "rfc2136")
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    names = kinds.add_parser("names", help="how soon a name answers")
+    names = kinds.add_parser("names", help="how soon a name answers, and how many questions are answered")
     names.add_argument("--runs", type=int, default=20)
     names.add_argument("--published", type=int, default=10000, help="names that are there already")
     names.add_argument("--places", type=_places, default=_PLACES, help=f"some of {','.join(_PLACES)}")
+    names.add_argument("--load-seconds", type=int, default=5, help="that dnsperf asks at a time; 0: it does not")
     names.add_argument("--no-acceptance", action="store_true", help="start no guests; only time changes of names")
     states = kinds.add_parser("states", help="how fast guests go to disk and back, beside what else there is")
     _describe_states(states)
@@ -75,7 +76,11 @@ def _names(arguments: argparse.Namespace, console: Console) -> int:
     from benchmark import names  # needs the tests' tools
 
     measurement = names.measure(
-        arguments.runs, arguments.published, arguments.places, acceptance=not arguments.no_acceptance
+        arguments.runs,
+        arguments.published,
+        arguments.places,
+        acceptance=not arguments.no_acceptance,
+        load_seconds=arguments.load_seconds,
     )
     measurement.show(console)
     if arguments.json:

@@ -1,4 +1,4 @@
-"""How soon names answer: after a workload was accepted, and when there are thousands of them."""
+"""How soon names answer, after acceptance and beside thousands of others; and how many questions are answered."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,20 +8,26 @@ from tests.api import Api
 from tests.installation import installation
 from tests.name_latency import run_and_ask, wait_for_answer
 
+from benchmark import resolver_load
 from benchmark.publishers import SUBNET, ZONE, Published, filled
+from benchmark.resolver_load import Load, Loads
 from benchmark.samples import Measurement
 from torpor.domain.naming import NameRecord
 
 NUMBER = 44
 
 
-def measure(runs: int, published: int, places: Sequence[str], acceptance: bool) -> Measurement:
-    """`runs` samples of each; `published` names are there beside the one that changes."""
-    measurement = Measurement("names", {"runs": runs, "names published": published})
+def measure(runs: int, published: int, places: Sequence[str], acceptance: bool, load_seconds: int) -> Measurement:
+    """`runs` samples of each; `published` names are there beside the one that changes.
+
+    The servers are asked for them under load, `load_seconds` a run; 0: they are not.
+    """
+    settings = {"runs": runs, "names published": published, "seconds of load a run": load_seconds}
+    measurement = Measurement("names", settings)
     if acceptance:
         _acceptance(measurement, runs)
     for place in places:
-        _updates(measurement, runs, published, place)
+        _updates(measurement, runs, published, place, load_seconds)
     return measurement
 
 
@@ -36,13 +42,32 @@ def _acceptance(measurement: Measurement, runs: int) -> None:
     measurement.add("acceptance to the name's answer", "ms", [1000 * each.answering for each in latencies])
 
 
-def _updates(measurement: Measurement, runs: int, published: int, place: str) -> None:
+def _updates(measurement: Measurement, runs: int, published: int, place: str, load_seconds: int) -> None:
     """`ours`: processor time of this process; the rest is the disk, the server, and others on this machine."""
     with filled(place, published) as there:
         came, went, ours = _time(there, runs, published)
+        loads = _load(there, published, load_seconds) if load_seconds else Loads()
     measurement.add(f"{place}: a name comes, beside {published}", "ms", came)
     measurement.add(f"{place}: a name goes, beside {published}", "ms", went)
     measurement.add(f"{place}: of that, ours", "ms", ours)
+    _add_load(measurement, f"{place}, still", loads.still)
+    _add_load(measurement, f"{place}, changing", loads.busy)
+    if loads.changes:
+        measurement.add(f"{place}, changing: changes", "1/s", loads.changes)
+
+
+def _load(there: Published, published: int, seconds: int) -> Loads:
+    record = NameRecord("comes-and-goes", str(SUBNET[published + 2]))
+    return resolver_load.measure(there, [f"n-{n}" for n in range(published)], record, seconds)
+
+
+def _add_load(measurement: Measurement, when: str, loads: Sequence[Load]) -> None:
+    if loads:
+        measurement.add(f"{when}: answered", "1/s", [load.rate for load in loads])
+        measurement.add(f"{when}: lost", "%", [load.lost for load in loads])
+        measurement.add(f"{when}: wrong", "%", [load.wrong for load in loads])
+        measurement.add(f"{when}: latency", "ms", [load.average for load in loads])
+        measurement.add(f"{when}: longest", "ms", [load.longest for load in loads])
 
 
 def time_updates(runs: int, published: int) -> tuple[list[float], list[float]]:

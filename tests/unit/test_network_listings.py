@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from torpor.adapters.qemu.iproute import Link, Route, parse_addresses, parse_links, parse_routes
 from torpor.adapters.qemu.nat import nat_rules
 from torpor.adapters.qemu.network import NetworkSettings, tap_name
 from torpor.domain.errors import Invalid
 from torpor.domain.ids import InstanceId
+from torpor.iproute import Link, Route, parse_addresses, parse_links, parse_routes
 
 SUBNET = IPv4Network("10.103.0.0/24")
 

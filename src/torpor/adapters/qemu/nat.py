@@ -5,7 +5,7 @@ import shutil
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from torpor.adapters.qemu.iproute import run
+from torpor.iproute import run
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _WAS_OFF, _WAS_ON = "forwarding was off", "forwarding was on"

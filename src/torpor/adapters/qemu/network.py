@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from torpor.adapters.qemu.iproute import Link, Route, parse_addresses, parse_links, parse_routes, run
 from torpor.adapters.qemu.nat import Nat
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, MissingPart
 from torpor.domain.ids import InstanceId
+from torpor.iproute import Link, Route, parse_addresses, parse_links, parse_routes, run
 from torpor.ports import Check
 
 BRIDGE = "br0"

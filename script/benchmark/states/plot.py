@@ -47,6 +47,7 @@ def draw(record: Record, folder: Path) -> list[Path]:
             _panel(axes, record, fill, lines)
             axes.set_title(f"{title}\n{fill} % of memory is random data", fontsize=9)
         row[0].set_ylabel("seconds (median)")
+        row[0].set_ylim(bottom=_LEAST_SECONDS)  # of the whole row, whose top is the longest bar's only now
         row[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "states.svg", folder / "states.png"]
@@ -66,7 +67,6 @@ def _panel(axes: Axes, record: Record, fill: int, lines: tuple[tuple[str, Side, 
         measured = measured or any(medians)
     if measured:
         axes.set_yscale("log")
-    axes.set_ylim(bottom=_LEAST_SECONDS)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     axes.set_xticks(range(len(sizes)), [f"{size / 1024:g} GB" for size in sizes])

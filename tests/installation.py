@@ -102,6 +102,7 @@ class Installation:
         libvirt: LibvirtHost | None = None,
         clouds: Path | None = None,
         unplanned_start: str = "suspend",
+        dhcp: bool = False,
         **policy: float,
     ) -> None:
         """`clouds`: the OpenStack lab's clouds.yaml; its servers are made, and erased, by whoever asks for them."""
@@ -137,6 +138,7 @@ namespace = "{self.namespace}"
 interface = "{self.interface}"
 subnet = "{subnet.format(number=number)}"
 zone = "{self.zone}"
+dhcp = {str(dhcp).lower()}
 [policy]
 """
             + "\n".join(f"{key} = {value}" for key, value in rules.items())
@@ -307,10 +309,19 @@ zone = "{self.zone}"
         process.kill()
         process.wait(20)
 
+    def dhcp_servers(self) -> list[psutil.Process]:
+        """Likewise."""
+        mark = f"--dhcp-hostsfile={self.state_dir}/"
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(a.startswith(mark) for a in process.info["cmdline"] or [])
+        ]
+
     def lose_power(self) -> None:
         """All that a restart of the machine ends: daemon, guests, name server, namespace, interfaces."""
         self.kill()
-        for process in (*self.qemu_processes(), *self.name_servers()):
+        for process in (*self.qemu_processes(), *self.name_servers(), *self.dhcp_servers()):
             process.kill()
             process.wait(20)
         subprocess.run(["ip", "netns", "del", self.namespace], check=True)

@@ -125,6 +125,8 @@ class NetworkSection(_Section):
     """Upstream DNS servers, asked for names outside the zone. None: such names are refused."""
     nat: bool = False
     """Let guests reach other networks through the host, masqueraded."""
+    dhcp: bool = False
+    """Lease every instance its address, for images that don't read the config drive (qemu, libvirt)."""
 
     @field_validator("zone")
     @classmethod
@@ -274,6 +276,12 @@ class Config(_Section):
         for path in (self.state_dir, self.run_dir):
             if not path.is_absolute():
                 raise ValueError(f"{path} must be an absolute path")
+        return self
+
+    @model_validator(mode="after")
+    def _own_network(self) -> "Config":
+        if self.network.dhcp and self.backend == "openstack":
+            raise ValueError("network.dhcp is for networks of Torpor's own; use `torpor network dhcp` with OpenStack")
         return self
 
     @property

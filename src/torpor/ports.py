@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torpor.domain.address_path import NetworkPicture
+from torpor.domain.address_path import Echo, NetworkPicture
 from torpor.domain.addressing import LastAddress
 from torpor.domain.adoption import Mark, Stranger
 from torpor.domain.capacity import Claim, ClaimKind, Host, Resources
+from torpor.domain.dhcp import DhcpService
 from torpor.domain.errors import Problem
 from torpor.domain.ids import HostId, InstanceId, OperationId, WorkloadId
 from torpor.domain.image import Image
@@ -372,6 +373,49 @@ class NameServers(Protocol):
 
     def answers(self, names: Sequence[str]) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
         """Addresses by server and name; a name that a server is silent on is left out. Never raises."""
+        ...
+
+
+class Outlook(Protocol):
+    """A look around on networks, from a port of our own."""
+
+    def ask(self, network: str, addresses: Sequence[str]) -> Mapping[str, Echo] | None:
+        """Who answers for each of these IPv4 addresses of the network (its id); None where nobody can ask from here.
+
+        Raises NotFound, MissingPart, BackendFailed.
+        """
+        ...
+
+
+class DhcpNetwork(Protocol):
+    """A network on which DHCP is to be served, whoever made its ports."""
+
+    def attach(self) -> bool:
+        """Have a port of ours there, plugged in on this machine, that may send and hear everything. Converges.
+
+        Returns whether its interface is a new one: a server on the old one hears nothing any more. Raises NotFound,
+        Refused, MissingPart, BackendFailed.
+        """
+        ...
+
+    def look(self) -> DhcpService:
+        """What its ports are to be leased now. Raises TorporErrors where that can't be found out."""
+        ...
+
+    def detach(self) -> None:
+        """Take that port away. Converges."""
+        ...
+
+
+class DhcpServer(Protocol):
+    """Answers DHCP where it is plugged in."""
+
+    def serve(self, service: DhcpService) -> None:
+        """Have it running, giving exactly these leases. Converges. Raises MissingPart, BackendFailed."""
+        ...
+
+    def stop(self) -> None:
+        """End it; what was leased stays on the interfaces until the leases run out. Converges."""
         ...
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.installation import wait_until
+from tests.wire import Wire, wire
 
 SERVER_NS, CLIENT_NS = "tnm-server", "tnm-client"
 GATEWAY, ZONE = "10.103.8.1", "claims.internal"
@@ -19,37 +20,18 @@ UNCHANGED_SECONDS = 1.0
 """After so long without a change there will be none: what changes does so in milliseconds."""
 
 
-def ip(*words: str, check: bool = True) -> None:
-    subprocess.run(["ip", *words], capture_output=True, check=check)
-
-
-def clean() -> None:
-    for namespace in (SERVER_NS, CLIENT_NS):
-        ip("netns", "del", namespace, check=False)
-
-
 @pytest.fixture
-def wire() -> Iterator[None]:
-    """A server's and a client's place, on one cable."""
-    clean()
-    try:
-        ip("netns", "add", SERVER_NS)
-        ip("netns", "add", CLIENT_NS)
-        ip("-n", SERVER_NS, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", CLIENT_NS)
-        ip("-n", SERVER_NS, "addr", "add", f"{GATEWAY}/24", "dev", "eth0")
-        for namespace in (SERVER_NS, CLIENT_NS):
-            ip("-n", namespace, "link", "set", "lo", "up")
-            ip("-n", namespace, "link", "set", "eth0", "up")
-        yield
-    finally:
-        clean()
+def cable() -> Iterator[Wire]:
+    with wire(SERVER_NS, CLIENT_NS, f"{GATEWAY}/24") as made:
+        yield made
 
 
 class Dnsmasq:
     """In the server's namespace, with a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cable: Wire) -> None:
         self.folder = folder
+        self.lease = cable.lease
         self.user = "root"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -91,22 +73,6 @@ class Dnsmasq:
         assert done.returncode == 0 or not check, done.stdout
         return done.stdout.strip() if done.returncode == 0 else None
 
-    def lease(self, mac: str, *options: str) -> str:
-        """The address that a client with this MAC gets, without giving it back; "" for none."""
-        ip("-n", CLIENT_NS, "link", "set", "eth0", "down")
-        ip("-n", CLIENT_NS, "link", "set", "eth0", "address", mac)
-        ip("-n", CLIENT_NS, "link", "set", "eth0", "up")
-        script = self.folder / "told"
-        script.write_text('#!/bin/sh\n[ "$1" != bound ] || echo "$ip" >"${0%/*}/address"\n')
-        script.chmod(0o755)
-        (self.folder / "address").write_text("")
-        subprocess.run(
-            ["ip", "netns", "exec", CLIENT_NS, "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f",
-             "-t", "5", "-T", "1", "-s", script, *options],
-            capture_output=True, check=False, timeout=60,
-        )  # fmt: skip
-        return (self.folder / "address").read_text().strip()
-
     def becomes(self, name: str, answer: str) -> None:
         wait_until(lambda: self.ask(name) == answer, 10, f"{name} becomes {answer!r}")
 
@@ -116,10 +82,10 @@ class Dnsmasq:
 
 
 @pytest.fixture
-def dnsmasq(wire: None) -> Iterator[Dnsmasq]:
+def dnsmasq(cable: Wire) -> Iterator[Dnsmasq]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        server = Dnsmasq(Path(folder))
+        server = Dnsmasq(Path(folder), cable)
         try:
             yield server
         finally:

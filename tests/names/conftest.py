@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import dns.message
 import dns.query
 import psutil
 import pytest
-from lab.openstack.clouds import ORDINARY, connect
+from lab.openstack.clouds import ADMIN, ORDINARY, connect
+from lab.openstack.namespaces import Cell
 from lab.openstack.settings import Lab
 from openstack.compute.v2.server import Server
 from openstack.connection import Connection
@@ -39,11 +41,12 @@ class NamesService:
         self._lab = lab
         self._log = root / "log"
         self.config = root / "names.toml"
+        self.state_dir = root / "state"
         self._process: subprocess.Popen[bytes] | None = None
         root.chmod(0o711)
         self.config.write_text(
             f"""
-state_dir = "{root / "state"}"
+state_dir = "{self.state_dir}"
 run_dir = "{root / "run"}"
 [openstack]
 cloud = "lab-demo"
@@ -114,6 +117,60 @@ reverse_zones = ["{REVERSE}"]
             return None
 
 
+class DhcpService:
+    """`torpor network dhcp` on the lab's compute host, with its network and this machine's files."""
+
+    def __init__(self, lab: Lab, network: str, config: Path, log: Path) -> None:
+        self.network = network
+        self._lab = lab
+        self._config = config
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def on_host(self, *words: str) -> list[str]:
+        """`torpor` with these words, on the compute host, as an administrator of the cloud."""
+        first = Cell(self._lab).first
+        assert first is not None
+        inside = ("nsenter", f"--target={first.pid}", "--net", "--")
+        torpor = (sys.executable, "-m", "torpor", "--config", str(self._config))
+        return [*inside, *torpor, *words, "--cloud", ADMIN, "--host", self._lab.hostname]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "OS_CLIENT_CONFIG_FILE": str(self._lab.clouds)}
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            command = self.on_host("network", "dhcp", self.network)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        wait_until(lambda: "leases pinned" in self.says(), PATIENCE, "DHCP is served")
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+    def take_down(self) -> None:
+        self.end()
+        command = self.on_host("network", "dhcp", self.network, "--take-down")
+        subprocess.run(command, check=True, env=self.environment)
+        self._log.unlink(missing_ok=True)
+
+    def kill_dnsmasq(self) -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            if any("/network-dhcp/" in word for word in process.info["cmdline"] or []):
+                process.kill()
+
+    def says(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def address(self, cloud: Connection) -> str:
+        """Its own, on the network."""
+        (port,) = cloud.network.ports(network_id=self.network, device_owner="torpor:dhcp")
+        return address_of(port)
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     with running_lab() as found:
@@ -156,6 +213,35 @@ def service(installed: NamesService, member: Connection) -> Iterator[NamesServic
             member.network.delete_port(port)
 
 
+@pytest.fixture
+def dhcp(lab: Lab, service: NamesService, member: Connection, tmp_path: Path) -> Iterator[DhcpService]:
+    """For the network whose names are served; not running yet."""
+    network = member.network.find_network(NETWORK, ignore_missing=False).id
+    config = tmp_path / "dhcp.toml"  # on the compute host nobody can ask the service's name server
+    config.write_text(f'state_dir = "{service.state_dir}"\n[network]\nzone = "{ZONE}"\n')
+    made = DhcpService(lab, network, config, tmp_path / "log")
+    try:
+        yield made
+    finally:
+        made.take_down()
+
+
+def console(lab: Lab, server: Server) -> str:
+    """All that it has said since it last began to run, as its host has it."""
+    file = lab.inside(f"/var/lib/nova/instances/{server.id}/console.log")
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+def hears(lab: Lab, server: Server, words: str, seconds: float = PATIENCE) -> None:
+    """Wait until the guest has said so."""
+    wait_until(lambda: words in console(lab, server), seconds, f"{server.name} says {words!r}")
+
+
+def with_script(member: Connection, name: str, port: Port, script: str) -> Server:
+    """It runs the script; a config drive brings it."""
+    return boot(member, name, port, user_data=base64.b64encode(script.encode()).decode())
+
+
 def boot(cloud: Connection, name: str, port: Port | None = None, config_drive: bool = True, **more: str) -> Server:
     """Accepted by Nova, no more."""
     network = cloud.network.find_network(NETWORK, ignore_missing=False)
@@ -173,6 +259,14 @@ def make_port(cloud: Connection, name: str, address: str = "") -> Port:
     network = cloud.network.find_network(NETWORK, ignore_missing=False)
     fixed = {"fixed_ips": [{"ip_address": address}]} if address else {}
     return cloud.network.create_port(network_id=network.id, name=name, **fixed)
+
+
+def port_of(cloud: Connection, server: Server) -> Port:
+    """Once Nova has made it."""
+    found: Port = wait_until(
+        lambda: next(iter(cloud.network.ports(device_id=server.id)), None), PATIENCE, f"{server.name} has a port"
+    )
+    return found
 
 
 def address_of(port: Port) -> str:

@@ -1,11 +1,10 @@
-"""Three ways to lose an address on a real Neutron network: reproduced, found by `torpor doctor network`, and mended.
+"""Ways to lose an address on a real Neutron network: reproduced, found by `torpor doctor network`, mended by `--fix`.
 
 The network has no DHCP. Guests are told by a config drive, by a DHCP server on a VM, or by nobody.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import sys
@@ -14,13 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.openstack.clouds import ORDINARY
+from lab.openstack.settings import Lab
 from openstack.compute.v2.server import Server
 from openstack.connection import Connection
 from openstack.exceptions import SDKException
-from openstack.network.v2.port import Port
 from tests.installation import wait_until
 from tests.lab_machines import PATIENCE
-from tests.names.conftest import NETWORK, ZONE, NamesService, address_of, boot, make_port
+from tests.names.conftest import (
+    NETWORK,
+    ZONE,
+    DhcpService,
+    NamesService,
+    address_of,
+    boot,
+    hears,
+    make_port,
+    with_script,
+)
+from tests.udhcp import ASKS
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -39,21 +50,6 @@ touch /run/leases
 echo "serves DHCP"
 exec udhcpd -f /run/udhcpd.conf
 """
-ASKS = """#!/bin/sh
-exec >/dev/console 2>&1
-ip addr flush dev eth0
-cat >/run/lease <<'END'
-#!/bin/sh
-case $1 in
-    deconfig) ip addr flush dev eth0 ;;
-    bound) ip addr add $ip/24 dev eth0 ;;
-esac
-ip link set eth0 up
-END
-chmod 755 /run/lease
-exec udhcpc -i eth0 -s /run/lease -t 1000 -T 2 -A 2 -f
-"""
-"""As an image does that does not read the config drive."""
 
 
 class Doctor:
@@ -62,21 +58,19 @@ class Doctor:
         self.member = member
 
     def __call__(self, subject: str, *options: str, config: Path | None = None) -> tuple[int, dict[str, Any]]:
-        """Exit code, and findings by name."""
-        command = [
-            sys.executable,
-            "-m",
-            "torpor",
-            *(["--config", str(config)] if config else []),
-            "doctor",
-            "network",
-            subject,
-            "--cloud",
-            "lab-demo",
-            "--json",
-            *options,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, env=self._environment, check=False)
+        """Exit code, and findings by name; as a member of the project, on any machine."""
+        configured = ("--config", str(config)) if config else ()
+        words = (*configured, "doctor", "network", subject, *options)
+        return self._run([sys.executable, "-m", "torpor", *words, "--cloud", ORDINARY[0]])
+
+    def on_host(self, dhcp: DhcpService, subject: str, *options: str) -> tuple[int, dict[str, Any]]:
+        """As an administrator, on the compute host."""
+        return self._run(dhcp.on_host("doctor", "network", subject, *options))
+
+    def _run(self, command: list[str]) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [*command, "--json"], capture_output=True, text=True, env=self._environment, check=False
+        )  # fmt: skip
         assert done.returncode in (0, 7), done.stderr
         return done.returncode, {check["name"]: check for check in json.loads(done.stdout)["checks"]}
 
@@ -95,24 +89,37 @@ def doctor(service: NamesService, member: Connection) -> Doctor:
     return Doctor(service, member)
 
 
-def with_script(member: Connection, name: str, port: Port, script: str) -> Server:
-    return boot(member, name, port, user_data=base64.b64encode(script.encode()).decode())
-
-
-def test_without_dhcp_and_config_drive_a_server_gets_no_address(doctor: Doctor, member: Connection) -> None:
+def test_without_dhcp_and_config_drive_a_server_gets_no_address_until_it_is_served(
+    doctor: Doctor, dhcp: DhcpService, lab: Lab, member: Connection
+) -> None:
     port = make_port(member, "lost")
     lost = boot(member, "lost", port, config_drive=False)
-    doctor.hears(lost, "no config drive: no address")
+    hears(lab, lost, "asks by DHCP")
     code, found = doctor("lost")
     assert code == 7
     assert "no DHCP, and no config drive" in found["server lost"]["detail"]
-    assert f"--config-drive true --port {port.id}" in found["server lost"]["remedy"]
-    member.compute.delete_server(lost)
-    member.compute.wait_for_delete(lost, wait=PATIENCE)
-    again = boot(member, "lost", port)
-    doctor.hears(again, f"has {address_of(port)}")
-    code, found = doctor(NETWORK)
+    assert "torpor network dhcp n1" in found["server lost"]["remedy"]
+    code, found = doctor.on_host(dhcp, "lost", "--fix")
     assert code == 0, found
+    assert f"has {address_of(port)}: it answers ARP and ping" in found["server lost"]["detail"]
+    hears(lab, lost, f"has {address_of(port)}, hostname lost")
+
+
+def test_a_fixed_address_that_is_not_on_the_interface_is_missed_on_the_network_and_put_there(
+    doctor: Doctor, dhcp: DhcpService, lab: Lab, member: Connection
+) -> None:
+    """The dashboard shows it, and the image does not read the config drive that tells it."""
+    forced = with_script(member, "forced", make_port(member, "forced", "10.10.0.88"), ASKS)
+    hears(lab, forced, "broadcasting discover")
+    code, found = doctor("forced")
+    assert "does not say on its console" in found["server forced"]["detail"], "Neutron's records are all that it sees"
+    code, found = doctor.on_host(dhcp, "forced", "--probe")
+    assert code == 7
+    assert "nobody answers for 10.10.0.88" in found["server forced"]["detail"]
+    assert not list(member.network.ports(device_owner="torpor:probe")), "what was made for the look is gone"
+    code, found = doctor.on_host(dhcp, "forced", "--probe", "--fix")
+    assert code == 0, found
+    hears(lab, forced, "lease of 10.10.0.88 obtained")
 
 
 def test_a_dhcp_server_on_a_vm_is_heard_once_its_port_is_open(doctor: Doctor, member: Connection) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from torpor.domain.address_path import Attached, Finding, NetworkPicture, Subnet, walk
+from torpor.domain.address_path import Attached, Echo, Finding, NetworkPicture, Subnet, walk
 
 OFF = Subnet("10.0.0.0/24", False, ())
 ON = Subnet("10.0.0.0/24", True, ("10.0.0.2",))
@@ -30,6 +30,8 @@ def test_without_dhcp_a_config_drive_is_enough_and_without_both_nobody_tells_the
     assert not found.ok
     assert "no DHCP, and no config drive" in found.detail
     assert "--config-drive true --port p-web" in found.remedy
+    assert "torpor network dhcp n1" in found.remedy
+    assert found.serves_dhcp
     assert look(replace(WEB, config_drive=False), subnet=ON)["server web"].ok
 
 
@@ -107,3 +109,41 @@ def test_of_one_server_only_its_own_way_is_walked() -> None:
     found = look(WEB, other, server="s-db")
     assert "server db" in found
     assert "server web" not in found
+
+
+def test_torpors_dhcp_serves_where_neutrons_is_off() -> None:
+    served = replace(OFF, torpor=("10.0.0.3",))
+    found = look(replace(WEB, config_drive=False), subnet=served)
+    assert "Torpor's answers from 10.0.0.3" in found["subnet 10.0.0.0/24"].detail
+    assert found["server web"].ok
+
+
+@pytest.mark.parametrize(("ping", "words"), [(True, "ARP and ping"), (False, "ARP, and not ping")])
+def test_who_answers_on_the_network_has_its_address(ping: bool, words: str) -> None:
+    found = look(replace(WEB, config_drive=False, echo=Echo(WEB.mac, ping)))["server web"]
+    assert found.ok, "whoever told it"
+    assert words in found.detail
+
+
+def test_an_address_that_nobody_answers_for_is_on_no_interface() -> None:
+    nobody = replace(WEB, echo=Echo("", False), console=CLOUD_INIT.format(WEB.address))
+    found = look(nobody)["server web"]
+    assert not found.ok, "whatever its console says"
+    assert "nobody answers for 10.0.0.5" in found.detail
+    assert found.serves_dhcp
+    found = look(nobody, subnet=replace(OFF, torpor=("10.0.0.3",)))["server web"]
+    assert not found.ok
+    assert not found.serves_dhcp, "it is served already"
+
+
+def test_an_address_that_somebody_else_has_is_told() -> None:
+    found = look(replace(WEB, echo=Echo("fa:16:3e:00:00:99", True)))["server web"]
+    assert not found.ok
+    assert "fa:16:3e:00:00:99 answers for 10.0.0.5" in found.detail
+
+
+def test_a_wrong_lease_says_more_than_that_nobody_answers() -> None:
+    leased = replace(WEB, echo=Echo("", False), console="udhcpc: lease of 10.0.0.77 obtained")
+    found = look(leased)["server web"]
+    assert "was leased 10.0.0.77" in found.detail
+    assert not found.serves_dhcp

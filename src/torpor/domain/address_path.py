@@ -31,6 +31,8 @@ class Finding:
     remedy: str = ""
     opens_port: str = ""
     """Id of a port; mended by taking port security and security groups off it."""
+    serves_dhcp: bool = False
+    """Mended by serving DHCP on the network."""
     republishes: bool = False
     """Mended by publishing and withdrawing names once more, as their ports are."""
 
@@ -41,6 +43,17 @@ class Subnet:
     dhcp: bool
     dhcp_ports: tuple[str, ...]
     """Addresses of Neutron's own DHCP servers on it that are up."""
+    torpor: tuple[str, ...] = ()
+    """Likewise of Torpor's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """Who answered for an address, asked from a port of our own on its network."""
+
+    mac: str
+    """By ARP; empty for nobody."""
+    ping: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,8 @@ class Attached:
     """Whether its security groups let UDP port 67 in; said only where port security is on."""
     console: str | None
     """What it said on its serial console; None where that can't be had."""
+    echo: Echo | None = None
+    """None where nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +116,13 @@ def walk(
     """
     answering = [each for each in picture.attached if dhcp_server in (each.server, each.name)] if dhcp_server else []
     heard = [finding for each in answering for finding in _dhcp_server(each)]
-    dhcp = any(finding.ok for finding in heard) or any(subnet.dhcp and subnet.dhcp_ports for subnet in picture.subnets)
+    dhcp = any(finding.ok for finding in heard) or any(
+        subnet.torpor or (subnet.dhcp and subnet.dhcp_ports) for subnet in picture.subnets
+    )
     findings = [*_subnets(picture), *heard]
     for each in picture.attached:
         if server in ("", each.server, each.name) and each not in answering:
-            findings += _guest(each, dhcp)
+            findings += _guest(each, dhcp, picture.name)
     return [*findings, *(_names(picture) if publication is None else _publication(picture, server, publication))]
 
 
@@ -122,7 +139,9 @@ def _subnets(picture: NetworkPicture) -> Iterator[Finding]:
         )  # fmt: skip
     for subnet in picture.subnets:
         name = f"subnet {subnet.cidr}"
-        if not subnet.dhcp:
+        if subnet.torpor:
+            yield Finding(name, True, f"Neutron's DHCP is off, and Torpor's answers from {', '.join(subnet.torpor)}")
+        elif not subnet.dhcp:
             yield Finding(name, True, "DHCP is off: nobody answers a DISCOVER, unless a server on the network does")
         elif subnet.dhcp_ports:
             yield Finding(name, True, f"DHCP is on, and answered by {', '.join(subnet.dhcp_ports)}")
@@ -148,7 +167,7 @@ def _dhcp_server(at: Attached) -> Iterator[Finding]:
     yield Finding(name, False, detail, remedy, opens_port=at.port)
 
 
-def _guest(at: Attached, dhcp: bool) -> list[Finding]:
+def _guest(at: Attached, dhcp: bool, network: str) -> list[Finding]:
     name = f"server {at.name}"
     if not at.address:
         remedy = f"openstack port set --fixed-ip subnet=SUBNET {at.port}"
@@ -158,16 +177,42 @@ def _guest(at: Attached, dhcp: bool) -> list[Finding]:
     if not at.port_up:
         agent = "openstack network agent list: is the agent on its host alive?"
         return [Finding(name, False, f"its port is down: nobody has connected {at.address} on its host", agent)]
-    if at.console is not None and (said := _interface(at, at.console)):
+    said = _interface(at, at.console) if at.console is not None else None
+    if said and not said.ok:
+        return [said]
+    if at.echo:
+        return [_echoed(at, at.echo, dhcp, network)]
+    if said:
         return [said]
     if not at.config_drive and not dhcp:
-        remedy = (
-            f"make it anew with --config-drive true --port {at.port}, which keeps its address; or have a DHCP server "
-            "on the network (--dhcp-server)"
-        )
-        return [Finding(name, False, f"nobody tells it {at.address}: no DHCP, and no config drive", remedy)]
+        told = f"nobody tells it {at.address}: no DHCP, and no config drive"
+        return [Finding(name, False, told, _serving(at, network), serves_dhcp=True)]
     by = "DHCP" if dhcp else "its config drive"
     return [Finding(name, True, f"{by} tells it {at.address}; it does not say on its console whether it took it")]
+
+
+def _serving(at: Attached, network: str) -> str:
+    return (
+        f"on a host with a Neutron agent: torpor network dhcp {network}; or make it anew with --config-drive true "
+        f"--port {at.port}, which keeps its address"
+    )
+
+
+def _echoed(at: Attached, echo: Echo, dhcp: bool, network: str) -> Finding:
+    """What is known from the network itself."""
+    name = f"server {at.name}"
+    if echo.mac == at.mac:
+        how = "ARP and ping" if echo.ping else "ARP, and not ping, which a security group or its own firewall may drop"
+        return Finding(name, True, f"its interface has {at.address}: it answers {how}")
+    if echo.mac:
+        return Finding(
+            name, False, f"{echo.mac} answers for {at.address}, and its port is {at.mac}",
+            f"find who that is (openstack port list --mac-address {echo.mac}), and take the address off it",
+        )  # fmt: skip
+    detail = f"nobody answers for {at.address} on the network: its interface has not got it, or it is still booting"
+    if dhcp:
+        return Finding(name, False, f"{detail}; DHCP is served", "look at its console: does its image ask by DHCP?")
+    return Finding(name, False, f"{detail}; no DHCP is served", _serving(at, network), serves_dhcp=True)
 
 
 def _interface(at: Attached, console: str) -> Finding | None:

@@ -17,7 +17,9 @@ ENSURE_SECONDS = 4.0
 class NameFollower:
     """The published names are the ports' after each round that succeeds. One thread's."""
 
-    def __init__(self, ports: NamedPorts, names: Names, clock: Clock) -> None:
+    def __init__(self, ports: NamedPorts, names: Names, clock: Clock, stop: Callable[[], None] = lambda: None) -> None:
+        """`stop` ends the name server that is its own."""
+        self.take_down = stop
         self._ports = ports
         self._names = names
         self._clock = clock

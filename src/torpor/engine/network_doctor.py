@@ -1,13 +1,17 @@
 """`torpor doctor network`: where an address or a name is lost on its way; mended is what needs no restart of a VM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torpor.domain.address_path import Finding, NetworkPicture, Publication, names_of, walk
 from torpor.domain.errors import Conflict, MissingPart, NotFound, TorporError
 from torpor.engine.follow_names import NameFollower
-from torpor.ports import Clock, NamedPorts, Names, NameServers, NetworkPictures
+from torpor.ports import Clock, NamedPorts, Names, NameServers, NetworkPictures, Outlook
+
+PATIENCE_SECONDS = 60.0
+"""Until what was mended shows: a guest asks for its lease every few seconds."""
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,16 @@ class ServedNames:
 
 
 @dataclass(frozen=True, slots=True)
+class Here:
+    """What can be done from this machine, if it has a Neutron agent."""
+
+    outlook: Outlook
+    serve_dhcp: Callable[[str], None]
+    """On the network with that id, once. Raises Conflict where a service does so already, other TorporErrors."""
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
 class Examined:
     findings: Sequence[Finding]
     mended: Sequence[str]
@@ -36,44 +50,80 @@ class Examined:
 
 
 def examine(
-    pictures: NetworkPictures, subject: str, dhcp_server: str, fix: bool, served: ServedNames | None = None
+    pictures: NetworkPictures,
+    subject: str,
+    dhcp_server: str,
+    fix: bool,
+    served: ServedNames | None = None,
+    here: Here | None = None,
 ) -> Examined:
-    """What is found; with `fix`, after what can be mended was. Raises NotFound, Invalid, BackendFailed.
+    """What is found; with `fix`, after what can be mended was. Raises NotFound, Invalid, MissingPart, BackendFailed.
 
-    `served`: the names that this configuration serves, of whichever networks.
+    `served`: the names that this configuration serves, of whichever networks. `here`: None where this machine has no
+    part in the network.
     """
-    findings = _walk(pictures, subject, dhcp_server, served)
-    ports = [finding.opens_port for finding in findings if finding.opens_port]
-    names = served is not None and any(finding.republishes for finding in findings)
-    if not fix or not (ports or names):
+
+    def look() -> Sequence[Finding]:
+        picture, server = _look(pictures, subject, dhcp_server, here)
+        return _walk(picture, server, dhcp_server, served)
+
+    findings = look()
+    if not fix:
         return Examined(findings, ())
     mended: list[str] = []
+    troubles: list[Finding] = []
+    ports = [finding.opens_port for finding in findings if finding.opens_port]
     for port in ports:
         pictures.open_port(port)
     if ports:
         mended.append(f"{len(ports)} ports have no port security and no security groups any more")
-    troubles: Sequence[Finding] = ()
-    if served is not None and names:
-        try:
-            troubles = _publish(served)
-            mended += [] if troubles else ["names are published and withdrawn as their ports are"]
-        except Conflict:
-            pass  # whoever serves them does it; each finding says who that is
-    return Examined([*_walk(pictures, subject, dhcp_server, served), *troubles], mended)
+    if here is not None and any(finding.serves_dhcp for finding in findings):
+        troubles += _serve_dhcp(here, pictures.look(subject)[0], mended)
+    if served is not None and any(finding.republishes for finding in findings):
+        troubles += _publish(served, mended)
+    if mended:
+        wrong = {each.name for each in findings if each.opens_port or each.serves_dhcp or each.republishes}
+        findings = _once_it_shows(look, wrong, here.clock) if here is not None else look()
+    return Examined([*findings, *troubles], mended)
 
 
-def _publish(served: ServedNames) -> Sequence[Finding]:
-    """What kept it from being done. Raises Conflict where another process serves these names."""
+def _once_it_shows(look: Callable[[], Sequence[Finding]], wrong: Set[str], clock: Clock) -> Sequence[Finding]:
+    """What is found once what was wrong is so no more, or will not be."""
+    give_up = clock.now() + PATIENCE_SECONDS
+    while True:
+        findings = look()
+        if all(finding.ok for finding in findings if finding.name in wrong) or clock.now() >= give_up:
+            return findings
+        clock.sleep(_LOOK_SECONDS)
+
+
+def _serve_dhcp(here: Here, picture: NetworkPicture, mended: list[str]) -> Sequence[Finding]:
+    """What kept it from being done."""
+    try:
+        here.serve_dhcp(picture.id)
+        mended.append(f"DHCP is served on network {picture.name}; have `torpor network dhcp` run for what comes later")
+    except Conflict:
+        pass  # whoever serves it does it
+    except TorporError as error:
+        return [_failed("DHCP", error)]
+    return ()
+
+
+def _publish(served: ServedNames, mended: list[str]) -> Sequence[Finding]:
+    """What kept it from being done."""
     try:
         with served.alone():
             follower = NameFollower(served.ports, served.names(), served.clock)
-            follower.round()
+            if follower.round():
+                mended.append("names are published and withdrawn as their ports are")
             return [Finding("names", False, failure.rstrip(".")) for failure in follower.failures]
+    except Conflict:
+        return ()  # whoever serves them does it; each finding says who that is
     except MissingPart as error:
-        return [_failed(error)]
+        return [_failed("names", error)]
 
 
-def _walk(pictures: NetworkPictures, subject: str, dhcp_server: str, served: ServedNames | None) -> Sequence[Finding]:
+def _look(pictures: NetworkPictures, subject: str, dhcp_server: str, here: Here | None) -> tuple[NetworkPicture, str]:
     picture, server = pictures.look(subject)
     if dhcp_server and not any(dhcp_server in (at.server, at.name) for at in picture.attached):
         raise NotFound(
@@ -81,12 +131,25 @@ def _walk(pictures: NetworkPictures, subject: str, dhcp_server: str, served: Ser
             detail="so nobody there hears it",
             remedy="name one that is, or connect it: openstack server add network",
         )
+    if here is None:
+        return picture, server
+    asked = [
+        at.address
+        for at in picture.attached
+        if server in ("", at.server) and at.address and at.port_up and at.status == "ACTIVE"
+    ]
+    echoes = here.outlook.ask(picture.id, asked) or {}
+    attached = tuple(replace(at, echo=echoes.get(at.address)) for at in picture.attached)
+    return replace(picture, attached=attached), server
+
+
+def _walk(picture: NetworkPicture, server: str, dhcp_server: str, served: ServedNames | None) -> Sequence[Finding]:
     if served is None:
         return walk(picture, server, dhcp_server)
     try:
         publication = _publication(served, picture)
     except TorporError as error:
-        return [*walk(picture, server, dhcp_server), _failed(error)]
+        return [*walk(picture, server, dhcp_server), _failed("names", error)]
     return walk(picture, server, dhcp_server, publication)
 
 
@@ -105,5 +168,5 @@ def _publication(served: ServedNames, picture: NetworkPicture) -> Publication | 
     )
 
 
-def _failed(error: TorporError) -> Finding:
-    return Finding("names", False, f"{error.what}: {error.detail}" if error.detail else error.what, error.remedy)
+def _failed(what: str, error: TorporError) -> Finding:
+    return Finding(what, False, f"{error.what}: {error.detail}" if error.detail else error.what, error.remedy)

@@ -37,7 +37,7 @@ def bind(config: Config) -> Bound:
         return Ethernet(*ethernet(connection, instance))
 
     ledger, journal, inventory, history = open_records(config.state_dir)
-    published = names.bind(config)
+    published = names.bind_with_leases(config, inventory)
     parts = Parts(
         hypervisor=backend.hypervisor,
         gangs=backend.gangs,

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from torpor.adapters.names.asked import AskedServers
 from torpor.adapters.names.dnsmasq import DnsmasqNames
 from torpor.adapters.names.hosts_file import HostsFileNames, HostsFileSettings
+from torpor.adapters.names.leases import DhcpSettings, DnsmasqLeases
 from torpor.adapters.names.local_file import LocalFile
 from torpor.adapters.names.place import Place
 from torpor.adapters.names.process import DnsmasqSettings
@@ -13,15 +15,41 @@ from torpor.adapters.names.reload import ByCommand, ByPidFile, NoReload, Reload
 from torpor.adapters.names.rfc2136 import Rfc2136Names, Rfc2136Settings
 from torpor.adapters.names.several import NamesInSeveralPlaces
 from torpor.adapters.names.ssh_file import SshFile, SshSettings
+from torpor.adapters.names.with_leases import NamesWithLeases
 from torpor.config import Config, HostsFileConfig, Rfc2136Config
-from torpor.ports import Names, NameServers
+from torpor.domain.dhcp import DhcpService, DhcpSubnet, PinnedLease
+from torpor.ports import Inventory, Names, NameServers
 
 
 @dataclass(frozen=True, slots=True)
 class BoundNames:
     names: Names
     stop: Callable[[], None]
-    """End the name server that is our own; what was published elsewhere stays there."""
+    """End the name server that is our own, and the DHCP server; what was published elsewhere stays there."""
+
+
+def bind_with_leases(config: Config, inventory: Inventory) -> BoundNames:
+    """As `bind`; and whoever has a name is leased its address, where the configuration says `network.dhcp`."""
+    bound, section = bind(config), config.network
+    server = DnsmasqLeases(DhcpSettings(config.state_dir / "dhcp", section.interface))
+
+    def service() -> DhcpService:
+        subnet = DhcpSubnet(str(section.subnet), section.gateway, section.gateway, (section.gateway,))
+        leases = tuple(
+            PinnedLease(each.mac, each.address, each.name)
+            for each in inventory.instances()
+            if each.mac and each.address and IPv4Address(each.address) in section.subnet  # adopted VMs may be elsewhere
+        )
+        return DhcpService(section.zone, (subnet,), leases)
+
+    def stop() -> None:
+        server.stop()
+        bound.stop()
+
+    if not section.dhcp:
+        server.stop()  # that of an earlier configuration may still run
+        return bound
+    return BoundNames(NamesWithLeases(bound.names, server, service), stop)
 
 
 def bind(config: Config) -> BoundNames:

@@ -1,8 +1,5 @@
 """`torpor names serve`: names for networks of a cloud, with nothing else of Torpor in use. Needs openstacksdk."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from torpor.adapters.openstack.cloud import Cloud
 from torpor.adapters.openstack.named_ports import NeutronPorts
 from torpor.adapters.openstack.settings import OpenStackSettings
@@ -12,19 +9,12 @@ from torpor.ports import NamedPorts
 from torpor.wiring import around, names
 
 
-@dataclass(frozen=True, slots=True)
-class NamesService:
-    follower: NameFollower
-    stop: Callable[[], None]
-    """End the name server that is its own."""
-
-
-def build(config: Config) -> NamesService:
+def build(config: Config) -> NameFollower:
     """Opens nothing of the cloud yet. Raises MissingPart."""
     config = on_its_own(config)
     around.prepare(config)
     published = names.bind(config)
-    return NamesService(NameFollower(ports(config), published.names, around.WallClock()), published.stop)
+    return NameFollower(ports(config), published.names, around.WallClock(), published.stop)
 
 
 def on_its_own(config: Config) -> Config:

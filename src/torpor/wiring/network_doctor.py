@@ -5,17 +5,33 @@ from contextlib import contextmanager
 
 from torpor.adapters.openstack.cloud import Cloud
 from torpor.adapters.openstack.network_pictures import NeutronPictures
+from torpor.adapters.openstack.outlook import NeutronOutlook
 from torpor.adapters.openstack.settings import OpenStackSettings
 from torpor.config import Config
-from torpor.engine.network_doctor import ServedNames
+from torpor.domain.errors import BackendFailed
+from torpor.engine.network_doctor import Here, ServedNames
 from torpor.lock import holder, locked
 from torpor.ports import NamedPorts, NetworkPictures
-from torpor.wiring import around, names, names_service
+from torpor.wiring import around, names, names_service, network_dhcp
 
 
 def build(cloud: str) -> NetworkPictures:
     """`cloud`: the entry of clouds.yaml. Opens nothing yet."""
     return NeutronPictures(Cloud(OpenStackSettings(cloud)))
+
+
+def here(config: Config, cloud: str, host: str, probe: bool) -> Here:
+    """`host`: what the Neutron agent on this machine calls it; `probe`: whether a port of our own may be made for a
+    look. Opens nothing yet."""
+
+    def serve_dhcp(network: str) -> None:
+        with locked(network_dhcp.folder(config, network)):
+            follower = network_dhcp.build(config, cloud, network, host)
+            if not follower.round():
+                raise BackendFailed("DHCP could not be served", detail=follower.failure)
+
+    outlook = NeutronOutlook(Cloud(OpenStackSettings(cloud)), host, probe)
+    return Here(outlook, serve_dhcp, around.WallClock())
 
 
 def served(config: Config) -> ServedNames | None:

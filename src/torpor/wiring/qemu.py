@@ -34,7 +34,7 @@ def bind(config: Config) -> Bound:
     network = BridgeNetwork(NetworkSettings(section.namespace, section.interface, section.subnet, section.nat))
     backend = make_backend(_settings(config), images, config_drive_image, network, guest)
     ledger, journal, inventory, history = open_records(config.state_dir)
-    published = names.bind(config)
+    published = names.bind_with_leases(config, inventory)
     parts = Parts(
         hypervisor=backend.hypervisor,
         gangs=backend.gangs,

@@ -35,6 +35,8 @@ class Cloud:
 
     def __init__(self, settings: OpenStackSettings) -> None:
         self.settings = settings
+        self.everybodys = True
+        """Whether the account may list other projects' servers, as far as is known."""
         self._lock = threading.Lock()
         self._own: Connection | None = None
         self._projects: dict[str, Connection] = {}

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torpor.adapters.openstack.cloud import Cloud, Document
 from torpor.adapters.openstack.networks import Networks
-from torpor.adapters.openstack.servers import pages
-from torpor.domain.errors import MissingPart, TorporError
+from torpor.adapters.openstack.servers import visible
+from torpor.domain.errors import TorporError
 from torpor.domain.named_ports import NamedPort
 
 _GOING = ("deleting", "soft-deleting")
@@ -18,11 +18,13 @@ class NeutronPorts:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._networks: Sequence[str] | None = None
-        self._everybodys = True
-        """Whether it may list other projects' servers."""
 
     def ports(self) -> Sequence[NamedPort]:
         """Those of servers, of servers that are being deleted no more; and ports on no server that have a name."""
+        return self.listed()[0]
+
+    def listed(self) -> tuple[Sequence[NamedPort], Sequence[Document]]:
+        """The same, and all ports whatever they are for, as Neutron has them."""
         try:
             networks = self._find()
             listed = [port for network in networks for port in self._ports(network)]
@@ -30,7 +32,7 @@ class NeutronPorts:
         except TorporError:
             self._networks = None  # looked for again: it may have been made anew
             raise
-        return tuple(_named(listed, servers))
+        return tuple(_named(listed, servers)), listed
 
     def networks(self) -> Sequence[str]:
         """Their ids."""
@@ -53,14 +55,7 @@ class NeutronPorts:
 
     def _servers(self) -> Mapping[str, str]:
         """Name by id, of those that stay."""
-        try:
-            listed = list(pages(self._cloud, {"all_tenants": 1} if self._everybodys else {}))
-        except MissingPart:
-            if not self._everybodys:
-                raise
-            self._everybodys = False
-            listed = list(pages(self._cloud, {}))
-        return {each["id"]: each["name"] for each in listed if not _going(each)}
+        return {each["id"]: each["name"] for each in visible(self._cloud) if not _going(each)}
 
 
 def _going(server: Document) -> bool:

@@ -1,10 +1,10 @@
 """What Neutron and Nova know of a network and the servers on it: implements the `NetworkPictures` port."""
 
-from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from collections.abc import Callable, Mapping, Sequence
 
 from torpor.adapters.openstack.cloud import Cloud, Document
-from torpor.adapters.openstack.servers import pages
+from torpor.adapters.openstack.own_port import is_owner
+from torpor.adapters.openstack.servers import visible
 from torpor.domain.address_path import Attached, NetworkPicture, Subnet
 from torpor.domain.errors import Invalid, NotFound, TorporError
 
@@ -24,7 +24,7 @@ class NeutronPictures:
         rules = self._get("/security-group-rules", "the security groups can't be looked at")["security_group_rules"]
         ports = self._get("/ports", "the ports can't be listed", network_id=network["id"])["ports"]
         subnets = self._get("/subnets", "the subnets can't be listed", network_id=network["id"])["subnets"]
-        servers = {each["id"]: each for each in pages(self._cloud, {})}
+        servers = {each["id"]: each for each in visible(self._cloud)}
         attached = [
             self._attached(port, servers[port["device_id"]], rules) for port in ports if port["device_id"] in servers
         ]
@@ -42,7 +42,7 @@ class NeutronPictures:
         listed = self._get("/networks", "the networks can't be listed")["networks"]
         if found := [each for each in listed if subject in (each["id"], each["name"])]:
             return _only(found, "networks", subject), ""
-        servers = [each for each in pages(self._cloud, {}) if subject in (each["id"], each["name"])]
+        servers = [each for each in visible(self._cloud) if subject in (each["id"], each["name"])]
         if not servers:
             raise NotFound(
                 f"there is neither a network nor a server {subject!r}",
@@ -94,14 +94,18 @@ def _only(found: Sequence[Document], kind: str, subject: str) -> Document:
 
 
 def _subnet(told: Document, ports: Sequence[Document]) -> Subnet:
-    answering = [
-        fixed["ip_address"]
-        for port in ports
-        if port["device_owner"] == "network:dhcp" and port["status"] == "ACTIVE"
-        for fixed in port["fixed_ips"]
-        if ip_address(fixed["ip_address"]) in ip_network(told["cidr"])
-    ]
-    return Subnet(told["cidr"], bool(told["enable_dhcp"]), tuple(answering))
+    def answering(wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        return tuple(
+            fixed["ip_address"]
+            for port in ports
+            if wanted(port["device_owner"]) and port["status"] == "ACTIVE"
+            for fixed in port["fixed_ips"]
+            if fixed["subnet_id"] == told["id"]
+        )
+
+    neutrons = answering(lambda owner: owner == "network:dhcp")
+    torpors = answering(lambda owner: is_owner(owner, "dhcp"))
+    return Subnet(told["cidr"], bool(told["enable_dhcp"]), neutrons, torpors)
 
 
 def _lets_dhcp_in(rule: Mapping[str, object]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torpor.adapters.openstack.cloud import Cloud, Document, Query
 from torpor.adapters.openstack.metadata import INSTANCE, Said, mark_in
-from torpor.domain.errors import BackendFailed, InstanceGone, NotFound, TimedOut
+from torpor.domain.errors import BackendFailed, InstanceGone, MissingPart, NotFound, TimedOut
 from torpor.domain.ids import HostId, InstanceId
 from torpor.domain.instance import BackendState
 
@@ -311,6 +311,16 @@ def pages(cloud: Cloud, query: Query) -> Iterator[Document]:
         if len(page) < _PAGE:
             return
         marker = {"marker": page[-1]["id"]}
+
+
+def visible(cloud: Cloud) -> Sequence[Document]:
+    """Every server that the account may see: everybody's where it is an administrator's, else its project's."""
+    if cloud.everybodys:
+        try:
+            return list(pages(cloud, {"all_tenants": 1}))
+        except MissingPart:
+            cloud.everybodys = False
+    return list(pages(cloud, {}))
 
 
 def read_server(told: Document, image_properties: Mapping[str, object], own_user: str | None) -> Server:

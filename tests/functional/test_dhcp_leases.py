@@ -88,6 +88,24 @@ def test_an_address_that_changes_hands_is_leased_to_its_new_owner_at_once(server
     assert cable.ask(WEB.mac, tries=2) == {}
 
 
+def test_a_port_that_goes_interrupts_nobody(server: DnsmasqLeases, cable: Wire, settings: DhcpSettings) -> None:
+    """The server answers for names as well, perhaps: a restart would lose the questions of that moment."""
+    stays = PinnedLease(OTHER_MAC, "10.103.9.21")
+    server.serve(replace(SERVICE, leases=(WEB, stays)))
+    before = pids(settings)
+    server.serve(replace(SERVICE, leases=(stays,)))
+    assert pids(settings) == before
+    assert cable.ask(WEB.mac, tries=2) == {}
+    assert cable.lease(OTHER_MAC) == stays.address
+
+
+def test_a_port_whose_address_changes_is_leased_the_new_one(server: DnsmasqLeases, cable: Wire) -> None:
+    server.serve(SERVICE)
+    assert cable.lease(WEB.mac) == WEB.address
+    server.serve(replace(SERVICE, leases=(replace(WEB, address="10.103.9.50"),)))
+    assert cable.lease(WEB.mac) == "10.103.9.50"
+
+
 def test_without_a_router_none_is_told_and_other_routes_are(server: DnsmasqLeases, cable: Wire) -> None:
     routes = (("10.99.0.0/16", "10.103.9.7"),)
     server.serve(replace(SERVICE, subnets=(replace(SUBNET, router="", routes=routes),)))
@@ -161,6 +179,6 @@ def test_what_has_a_name_has_a_lease(server: DnsmasqLeases, cable: Wire) -> None
     names.publish([NameRecord(WEB.name, WEB.address)])
     assert [record.name for record in names.records()] == ["web"]
     assert cable.lease(WEB.mac) == WEB.address
-    leases.clear()
+    leases[:] = [PinnedLease(OTHER_MAC, WEB.address)]
     names.withdraw(["web"])
-    assert cable.ask(WEB.mac, tries=2) == {}
+    assert cable.lease(OTHER_MAC) == WEB.address, "who has the address now"

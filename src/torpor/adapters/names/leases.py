@@ -7,7 +7,7 @@ would lease anyway (`dhcp-authoritative`), and an address that has changed hands
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -48,6 +48,8 @@ class DnsmasqLeases:
         self._known: Process | None = None
         self._given: DhcpService | None = None
         """What that process was last told."""
+        self._pinned: set[PinnedLease] = set()
+        """Whatever it was told since it began: it may have leased any of it, and remembers that."""
 
     def serve(self, service: DhcpService) -> None:
         with self._lock:
@@ -56,11 +58,12 @@ class DnsmasqLeases:
             if running and service == self._given:
                 return
             self._write(service)
-            if running and self._given is not None and set(self._given.leases) <= set(service.leases):
-                running.send(signal.SIGHUP)
-            else:  # at SIGHUP alone an address that has changed hands would be kept for whoever had it
+            if running and self._given is not None and not _changes_hands(self._pinned, service.leases):
+                running.send(signal.SIGHUP)  # nobody's question is lost by it
+            else:
                 self._restart(options)
             self._given = service
+            self._pinned.update(service.leases)
 
     def stop(self) -> None:
         with self._lock:
@@ -76,6 +79,7 @@ class DnsmasqLeases:
 
     def _end(self) -> None:
         self._known = self._given = None
+        self._pinned.clear()
         for process in self._ours():
             process.end("the DHCP server")
 
@@ -146,6 +150,17 @@ class DnsmasqLeases:
     def _ours(self) -> Sequence[Process]:
         name = Path(self._settings.binary).name
         return find(lambda argv: self._log in argv and Path(argv[0]).name == name)
+
+
+def _changes_hands(before: Iterable[PinnedLease], leases: Sequence[PinnedLease]) -> bool:
+    """Whether an address is to be another MAC's than before, or a MAC to have another address: what it has leased once
+    dnsmasq keeps for whoever has it, whatever it reads."""
+    macs = {lease.address: lease.mac for lease in before}
+    addresses = {lease.mac: lease.address for lease in before}
+    return any(
+        macs.get(lease.address, lease.mac) != lease.mac or addresses.get(lease.mac, lease.address) != lease.address
+        for lease in leases
+    )
 
 
 def pins(leases: Sequence[PinnedLease]) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,10 +280,13 @@ def make_port(cloud: Connection, name: str, address: str = "") -> Port:
 
 
 def port_of(cloud: Connection, server: Server) -> Port:
-    """Once Nova has made it."""
-    found: Port = wait_until(
-        lambda: next(iter(cloud.network.ports(device_id=server.id)), None), PATIENCE, f"{server.name} has a port"
-    )
+    """Once Nova has made it. Asked for now and then: Neutron is on the same two cores."""
+
+    def look() -> Port | None:
+        time.sleep(0.4)
+        return next(iter(cloud.network.ports(device_id=server.id)), None)
+
+    found: Port = wait_until(look, PATIENCE, f"{server.name} has a port")
     return found
 
 

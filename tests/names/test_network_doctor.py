@@ -101,7 +101,7 @@ def test_without_dhcp_and_config_drive_a_server_gets_no_address_until_it_is_serv
     assert "torpor network dhcp n1" in found["server lost"]["remedy"]
     code, found = doctor.on_host(dhcp, "lost", "--fix")
     assert code == 0, found
-    assert f"has {address_of(port)}: it answers ARP and ping" in found["server lost"]["detail"]
+    assert f"has {address_of(port)}: it answers ARP" in found["server lost"]["detail"]
     hears(lab, lost, f"has {address_of(port)}, hostname lost")
 
 

@@ -71,7 +71,7 @@ def _echo(namespace: str, address: str) -> Echo:
     there = ["ip", "-n", namespace]
     run([*there, "neigh", "flush", "to", address, "dev", INTERFACE])
     inside = ["ip", "netns", "exec", namespace]
-    command = [*inside, "ping", "-n", "-q", "-c", "3", "-i", "0.3", "-W", "1", address]
+    command = [*inside, "ping", "-n", "-q", "-c", "3", "-i", "0.3", "-W", "2", address]
     try:
         pings = subprocess.run(command, capture_output=True, timeout=_PING_SECONDS, check=False).returncode
     except subprocess.TimeoutExpired:

@@ -250,7 +250,7 @@ def blank(lab: Lab, member: Connection) -> Iterator[str]:
         "blank", filename=str(lab.guest / "disk.qcow2"), disk_format="qcow2", container_format="bare", wait=True
     )
     yield "blank"
-    member.image.delete_image(image)
+    member.image.delete_image(image.id)
 
 
 def boot(

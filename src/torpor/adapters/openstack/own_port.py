@@ -51,14 +51,14 @@ class OwnPort:
 
         Returns whether its interface is a new one. Raises MissingPart, BackendFailed.
         """
-        port = self._with_addresses(subnets)
-        if "binding:vif_type" not in port:
-            raise MissingPart(
-                f"no port can be bound to this machine ({self._host})",
-                detail="the account may not see or set binding:host_id",
-                remedy="use an administrator's (--cloud)",
-            )
-        require_bridge(port["binding:vif_type"], self._host)
+        there = self.find()
+        port = self._with_addresses(there, subnets) if there else self._make(subnets)
+        try:
+            self._require_bound(port)
+        except MissingPart:
+            if there is None:  # what can't be used is not left behind
+                self._delete(port)
+            raise
         gateways = [subnet["gateway_ip"] for subnet in subnets if subnet["gateway_ip"]]
         return plug_in(
             self.namespace,
@@ -76,21 +76,30 @@ class OwnPort:
         port = self.find()
         unplug(self.namespace, port["id"] if port else "")
         if port:
-            try:
-                self._cloud.ask("network", "DELETE", f"/ports/{port['id']}", f"port {port['name']} was not deleted")
-            except NotFound:
-                return
+            self._delete(port)
 
     # Parts of the above
+
+    def _require_bound(self, port: Document) -> None:
+        if "binding:vif_type" not in port:
+            raise MissingPart(
+                f"no port can be bound to this machine ({self._host})",
+                detail="the account may not see or set binding:host_id",
+                remedy="use an administrator's (--cloud)",
+            )
+        require_bridge(port["binding:vif_type"], self._host)
+
+    def _delete(self, port: Document) -> None:
+        try:
+            self._cloud.ask("network", "DELETE", f"/ports/{port['id']}", f"port {port['name']} was not deleted")
+        except NotFound:
+            return
 
     @property
     def _device(self) -> str:
         return f"torpor-{self._purpose}-{self._host}"
 
-    def _with_addresses(self, subnets: Sequence[Document]) -> Document:
-        port = self.find()
-        if port is None:
-            return self._make(subnets)
+    def _with_addresses(self, port: Document, subnets: Sequence[Document]) -> Document:
         has = {fixed["subnet_id"] for fixed in port["fixed_ips"]}
         missing = [{"subnet_id": subnet["id"]} for subnet in subnets if subnet["id"] not in has]
         if not missing:

@@ -48,8 +48,8 @@ class Provider:
         return Instance(InstanceId(id), self.workload.id, f"t-{id[:8]}", index, "", "")
 
 
-def workload(**options: object) -> Workload:
-    said = ServerOptions(**options)  # type: ignore[arg-type]
+def workload(project: str = "", *networks: str) -> Workload:
+    said = ServerOptions(project=project, networks=networks)
     return Workload(WorkloadId(str(uuid.uuid4())), "t", "tiny", Flavor(1, 256), 1, 0, time.time(), options=said)
 
 
@@ -72,10 +72,10 @@ def provider(request: pytest.FixtureRequest) -> Iterator[Provider]:
         from torpor.adapters.openstack.provisions import OpenStackProvisions
 
         cloud = Neutron().cloud
-        yield Provider(OpenStackProvisions(cloud, Networks(cloud)), workload(project=PROJECT, networks=(NETWORK,)))
+        yield Provider(OpenStackProvisions(cloud, Networks(cloud)), workload(PROJECT, NETWORK))
     else:
         provisions = request.getfixturevalue("lab")
-        made = Provider(provisions, provisions.settle(workload(project="demo", networks=("n1",))))
+        made = Provider(provisions, provisions.settle(workload("demo", "n1")))
         yield made
         for instance in tuple(made.accepted):
             made.forget(instance)

@@ -9,9 +9,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from torpor.adapters.qemu.pages import Numbers, damaged, neighbours
 from torpor.adapters.qemu.ram import PAGE, Region, open_memory
@@ -25,6 +27,8 @@ GAP = (64 << 10) // PAGE
 """Pieces that are nearer to each other than this many pages are read and written as one."""
 RUN = LARGEST // PAGE
 """Pages of the largest piece."""
+_HUGE = 2 << 20
+"""Bytes of a huge page, and what its address is a multiple of; where they are larger, buffers have small ones."""
 
 
 class GuestMemory:
@@ -120,12 +124,17 @@ def each(work: Callable[[Item, memoryview], None], items: Sequence[Item], thread
 
 
 def buffer() -> memoryview:
-    """Memory that O_DIRECT takes: aligned to pages.
+    """Memory for the largest piece, and that O_DIRECT takes, in huge pages where the kernel has them.
 
-    It goes with its last user. Closed by hand it would put an error of its own in the place of the one
-    that ended the work, whose traceback still holds a part of it.
+    A direct read or write is handed to the disk page by page of memory: a buffer of small pages costs it, and the
+    kernel, a thousand times the segments. It goes with its last user. Closed by hand it would put an error of its own
+    in the place of the one that ended the work, whose traceback still holds a part of it.
     """
-    return memoryview(mmap.mmap(-1, LARGEST))
+    room = mmap.mmap(-1, LARGEST + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        room.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(room, dtype=np.uint8).ctypes.data % _HUGE
+    return memoryview(room)[start : start + LARGEST]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Pages one after the other in a file, in blocks that a codec has packed: for what is compressed, and for deltas."""
 
-import mmap
 import os
 import threading
 from pathlib import Path
@@ -115,6 +114,8 @@ class _Packer:
         self._pages = 0
         self._end = 0
         self._written: list[tuple[Block, Numbers, Hashes]] = []
+        self._rooms: list[memoryview] = []
+        """Where blocks are padded: as many as are written at a time, used again."""
 
     def add(self, piece: memoryview, numbers: Numbers, places: npt.NDArray[np.intp], hashes: Hashes) -> None:
         """Take the pages at these places of the piece. Called by several threads."""
@@ -156,14 +157,17 @@ class _Packer:
     def _write(self, gathered: list[_Pages]) -> None:
         packed = self._packing.pack(b"".join(data for _, _, data in gathered))
         size = -(-len(packed) // PAGE) * PAGE
-        padded = memoryview(mmap.mmap(-1, size))
-        padded[: len(packed)] = packed
         with self._lock:
             offset, self._end = self._end, self._end + size
+            room = self._rooms.pop() if self._rooms else buffer()
+        padded = room[:size]
+        padded[: len(packed)] = packed
+        padded[len(packed) :] = bytes(size - len(packed))
         write_all(self._target, padded, offset)
         numbers = np.concatenate([n for n, _, _ in gathered])
         block = Block(0, len(numbers), offset, size, len(packed), checksum(padded))
         with self._lock:
+            self._rooms.append(room)
             self._written.append((block, numbers, np.concatenate([h for _, h, _ in gathered])))
 
 

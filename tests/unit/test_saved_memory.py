@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,27 @@ def test_an_index_is_read_as_it_was_written(ram: Ram, tmp_path: Path) -> None:
     assert np.array_equal(found.numbers, index.numbers)
     assert np.array_equal(found.hashes, index.hashes)
     assert found.blocks == index.blocks
+
+
+def test_sparse_memory_without_checksums_of_blocks_is_loaded(ram: Ram, tmp_path: Path) -> None:
+    """As states were written once."""
+    older = replace(save(ram, tmp_path / "memory", None), blocks=())
+    back = Ram()
+    load(back, older, tmp_path / "memory", None)
+    assert back.bytes[:] == ram.bytes[:]
+    with flipped(tmp_path / "memory", 8 * 100 * PAGE), pytest.raises(StateDamaged, match="checksum"):
+        load(Ram(), older, tmp_path / "memory", None)
+
+
+@pytest.mark.parametrize("codec", [None, *CODECS])
+def test_no_flipped_bit_is_loaded(ram: Ram, tmp_path: Path, codec: Codec | None) -> None:
+    path, draw = tmp_path / "memory", random.Random(13)
+    index = save(ram, path, codec)
+    for _ in range(30):
+        block = draw.choice(index.blocks)
+        bit = draw.randrange(block.offset * 8, (block.offset + block.size) * 8)
+        with flipped(path, bit), pytest.raises(StateDamaged, match="checksum"):
+            load(Ram(), index, path, codec)
 
 
 def test_a_delta_holds_what_changed_and_nothing_else(ram: Ram, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from torpor.adapters.qemu.pages import Numbers, damaged, neighbours
+from torpor.adapters.qemu.pages import Block, Numbers, checksum, damaged, neighbours
 from torpor.adapters.qemu.ram import PAGE, Region, open_memory
 from torpor.domain.errors import InstanceGone, StateDamaged
 from torpor.ports import Progress
@@ -156,6 +156,15 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 def read(fd: int, into: memoryview, offset: int, path: Path) -> None:
     if os.preadv(fd, [into], offset) != len(into):
         raise damaged(path, f"it ends before {offset + len(into)}")
+
+
+def read_block(fd: int, block: Block, buffer: memoryview, path: Path) -> memoryview:
+    """What the file has there, compared with the block's checksum. Raises StateDamaged, OSError."""
+    stored = buffer[: block.size]
+    read(fd, stored, block.offset, path)
+    if checksum(stored) != block.checksum:
+        raise damaged(path, f"{block.size} bytes at {block.offset} don't match their checksum")
+    return stored
 
 
 def write_all(target: int, piece: memoryview, offset: int) -> None:

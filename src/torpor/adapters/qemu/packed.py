@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torpor.adapters.qemu.codec import Packing, unpack
-from torpor.adapters.qemu.memory import RUN, Count, GuestMemory, buffer, each, opened, read, write_all
+from torpor.adapters.qemu.memory import RUN, Count, GuestMemory, buffer, each, opened, read_block, write_all
 from torpor.adapters.qemu.pages import (
     Block,
     Hashes,
@@ -173,10 +173,7 @@ class _Packer:
 
 def _unpacked(source: int, block: Block, codec: Codec, buffer: memoryview, path: Path) -> memoryview:
     """The pages of a block, compared and unpacked."""
-    stored = buffer[: block.size]
-    read(source, stored, block.offset, path)
-    if checksum(stored) != block.checksum:
-        raise damaged(path, f"{block.size} bytes at {block.offset} don't match their checksum")
+    stored = read_block(source, block, buffer, path)
     try:
         return unpack(codec, stored[: block.packed], block.count * PAGE)
     except ValueError as error:

@@ -30,7 +30,7 @@ _STRIDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Pages that were packed together, and where they lie in the file."""
+    """Pages that were written together, and where they lie in the file."""
 
     first: int
     """Place of its first page in the index."""
@@ -39,7 +39,7 @@ class Block:
     size: int
     """Bytes in the file, padding included: a multiple of the page size."""
     packed: int
-    """Bytes without padding."""
+    """Bytes without padding; in a sparse file, where nothing is packed, as many as in the file."""
     checksum: str
     """xxh3_128 (hex) of the bytes in the file, padding included."""
 

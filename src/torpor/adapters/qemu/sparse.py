@@ -3,15 +3,30 @@
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from torpor.adapters.qemu.memory import GAP, LARGEST, RUN, Count, GuestMemory, buffer, each, opened, read, write_all
+from torpor.adapters.qemu.memory import (
+    GAP,
+    LARGEST,
+    RUN,
+    Count,
+    GuestMemory,
+    buffer,
+    each,
+    opened,
+    read,
+    read_block,
+    write_all,
+)
 from torpor.adapters.qemu.pages import (
+    Block,
     Hashes,
     Numbers,
     PageIndex,
+    checksum,
     damaged,
     hashes_of,
     neighbours,
@@ -22,6 +37,9 @@ from torpor.adapters.qemu.pages import (
 from torpor.adapters.qemu.ram import PAGE
 from torpor.ports import Progress
 
+_Extent = tuple[int, int, str]
+"""First page, number of pages, checksum of what is in the file there."""
+
 
 def save(
     source: GuestMemory, wanted: Sequence[tuple[int, int]], path: Path, threads: int, progress: Progress
@@ -31,6 +49,7 @@ def save(
     Raises OSError of the file's, InstanceGone.
     """
     written: list[tuple[Numbers, Hashes]] = []
+    extents: list[_Extent] = []
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as target:
         os.ftruncate(target, source.region.size)
         count = Count(sum(n for _, n in wanted) * PAGE, progress)
@@ -42,14 +61,17 @@ def save(
             hashes = hashes_of(piece)
             there = np.asarray(hashes.any(axis=1))
             for page, many in runs(there, GAP, RUN):
-                write_all(target, piece[page * PAGE : (page + many) * PAGE], (first + page) * PAGE)
+                extent = piece[page * PAGE : (page + many) * PAGE]
+                write_all(target, extent, (first + page) * PAGE)
+                extents.append((first + page, many, checksum(extent)))
             places = np.flatnonzero(there)
             written.append(((places + first).astype(np.uint32), hashes[places]))
             count.add(len(piece))
 
         each(work, wanted, threads)
         os.fsync(target)
-    return sorted_index(written)
+    index = sorted_index(written)
+    return replace(index, blocks=tuple(_blocks(index.numbers, sorted(extents))))
 
 
 def load(target: GuestMemory, index: PageIndex, path: Path, threads: int, progress: Progress) -> None:
@@ -57,19 +79,35 @@ def load(target: GuestMemory, index: PageIndex, path: Path, threads: int, progre
 
     Raises StateDamaged, InstanceGone, OSError of the file's.
     """
-    wanted = list(runs(table_of(target.pages, index).listed(), GAP, RUN))
-    count = Count(sum(n for _, n in wanted) * PAGE, progress)
+    blocks = index.blocks or tuple(_blocks(index.numbers, _unsummed(target.pages, index)))
+    count = Count(sum(block.size for block in blocks), progress)
     with opened(path, os.O_RDONLY) as source:
 
-        def work(run: tuple[int, int], buffer: memoryview) -> None:
-            first, pages = run
-            piece = buffer[: pages * PAGE]
-            read(source, piece, first * PAGE, path)
-            _compare(piece, first, index, path)
+        def work(block: Block, buffer: memoryview) -> None:
+            first = block.offset // PAGE
+            if block.checksum:
+                piece = read_block(source, block, buffer, path)
+            else:
+                piece = buffer[: block.size]
+                read(source, piece, block.offset, path)
+                _compare(piece, first, index, path)
             target.write(first, piece)
-            count.add(len(piece))
+            count.add(block.size)
 
-        each(work, wanted, threads)
+        each(work, blocks, threads)
+
+
+def _blocks(numbers: Numbers, extents: Sequence[_Extent]) -> Iterator[Block]:
+    firsts = np.array([page for page, _, _ in extents], dtype=np.int64)
+    lengths = np.array([many for _, many, _ in extents], dtype=np.int64)
+    starts, ends = (np.searchsorted(numbers, edges).tolist() for edges in (firsts, firsts + lengths))
+    for (page, many, digest), start, end in zip(extents, starts, ends, strict=True):
+        yield Block(start, end - start, page * PAGE, many * PAGE, many * PAGE, digest)
+
+
+def _unsummed(pages: int, index: PageIndex) -> Sequence[_Extent]:
+    """Of a file that was written before there were checksums of more than a page."""
+    return [(page, many, "") for page, many in runs(table_of(pages, index).listed(), GAP, RUN)]
 
 
 def read_ahead(numbers: Numbers, path: Path) -> None:

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -343,7 +344,8 @@ def test_a_crash_between_writing_and_telling_is_made_good_by_the_next_daemon(rea
 
 
 def test_a_stranger_who_got_the_number_in_the_pid_file_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    heeds_it = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # under nohup nobody would
+    with subprocess.Popen(["sleep", "60"], preexec_fn=heeds_it) as stranger:
         try:
             (tmp_path / "pid").write_text(f"{stranger.pid}\n")
             reload = ByPidFile(tmp_path / "pid", "dnsmasq")

@@ -1,4 +1,4 @@
-"""The limit: `dd` past the page cache, the same bytes on the same disk, random content from memory."""
+"""The yardstick: `dd` past the page cache, the same bytes on the same disk, random content from memory."""
 
 import re
 import subprocess

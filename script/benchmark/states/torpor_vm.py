@@ -114,6 +114,7 @@ class TorporGuest:
             self._backend.close()
             self._lazy = lazy
             self._backend = self._made(codec)
+            self._backend.vms.installed.qemu()  # a daemon that has saved a guest knows it
 
     def boot(self, data_mb: int, *, lazy: bool = True) -> None:
         """As one that may be restored lazily: without a device that reports free memory, as the other contenders'.

@@ -47,6 +47,9 @@ def _describe_states(parser: argparse.ArgumentParser) -> None:
         "--packed-up-to", type=int, default=default.packed_up_to, help="larger guests, MB, are not packed"
     )
     parser.add_argument("--flips", type=int, default=default.flips, help="single bits to flip in saved states")
+    parser.add_argument(
+        "--ready-memory", action="store_true", help="have free memory at hand, where this machine's host takes it back"
+    )
     parser.add_argument("--folder", type=Path, default=default.folder, help="on the disk that is to be measured")
 
 
@@ -101,6 +104,7 @@ def _states(arguments: argparse.Namespace, console: Console) -> int:
         packed_up_to=arguments.packed_up_to,
         flips=arguments.flips,
         folder=arguments.folder,
+        ready_memory=arguments.ready_memory,
     )
     done = Run()
     try:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmark.states.guest_image import GuestImage
+from benchmark.states.host_memory import make_ready
 from benchmark.states.record import Cell, Measure, Record
+from benchmark.states.talk import drop_caches
 
 TB_SIZE_MB = 64
 """QEMU's buffer for translated code, the same for all."""
@@ -22,6 +24,17 @@ class Bench:
     image: GuestImage
     record: Record
     repeat: int
+    ready_memory: bool = False
+    """Free memory is used and given back before each suspension and restore."""
+
+    def before_suspension(self, memory_mb: int) -> None:
+        if self.ready_memory:
+            make_ready(memory_mb)
+
+    def before_restore(self, memory_mb: int) -> None:
+        drop_caches()
+        if self.ready_memory:
+            make_ready(memory_mb)
 
 
 @dataclass(frozen=True)

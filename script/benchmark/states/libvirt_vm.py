@@ -11,7 +11,7 @@ import psutil
 
 from benchmark.states.contender import CHANGED_PERCENT, TB_SIZE_MB, Bench, Turn
 from benchmark.states.record import Cell, Measure
-from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, sync_file, until_first_tick
+from benchmark.states.talk import GuestFailed, Talk, seconds, sync_file, until_first_tick
 from private_libvirtd import LibvirtHost
 from torpor.domain.errors import BackendFailed
 from torpor.domain.instance import Execution
@@ -74,6 +74,7 @@ class LibvirtVm:
     """Implements `Contender`. `formats` are the values of `save_image_format` that `virsh save` is tried with."""
 
     def __init__(self, bench: Bench, cell: Cell, formats: Sequence[str]) -> None:
+        self._bench = bench
         self._cell = cell
         self._formats = formats
         self._folder = folder = bench.folder / "v"
@@ -135,6 +136,7 @@ class LibvirtVm:
     def _sleep(self, *command: str, file: Path) -> float:
         """Seconds until the file is durable and the process is gone."""
         process = psutil.Process(self._pid())
+        self._bench.before_suspension(self._cell.memory_mb)
 
         def save() -> None:
             self._host.virsh(*command)
@@ -145,7 +147,7 @@ class LibvirtVm:
 
     def _wake(self, *command: str) -> float:
         """Seconds to the first tick, memory's file not in the page cache; the client's own program is."""
-        drop_caches()
+        self._bench.before_restore(self._cell.memory_mb)
         self._host.virsh("version")
         return until_first_tick(lambda: self._host.virsh(*command), self._console)
 

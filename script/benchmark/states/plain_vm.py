@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.states.contender import TB_SIZE_MB, Bench, Turn
 from benchmark.states.record import Cell, Measure
-from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, sync_file, until_first_tick
+from benchmark.states.talk import GuestFailed, Talk, seconds, sync_file, until_first_tick
 from torpor.adapters.guest.agent import over_socket
 from torpor.adapters.guest.guest import AgentGuest, Ethernet
 from torpor.adapters.qemu.qmp import MonitorLost, Monitors
@@ -52,7 +52,7 @@ class PlainVm:
         if not self._stream.exists():
             self.boot()
             self._save(turn)
-        drop_caches()
+        self._bench.before_restore(self._cell.memory_mb)
         turn.add(NAME, Measure.RESTORE, until_first_tick(self._wake, self._console))
         self.talk.ask("verify")
         self._save(turn)
@@ -75,6 +75,7 @@ class PlainVm:
         shutil.rmtree(self._folder)
 
     def _save(self, turn: Turn) -> None:
+        self._bench.before_suspension(self._cell.memory_mb)
         turn.add(NAME, Measure.SUSPEND, seconds(self._sleep))
         turn.add(NAME, Measure.SUSPEND_BYTES, self._stream.stat().st_blocks * 512)
 

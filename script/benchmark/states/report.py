@@ -48,7 +48,9 @@ def show(run: Run, options: Options, console: Console) -> None:
         console.print(f"failed: {failure}", markup=False)
     sizes, fills = (", ".join(map(str, sorted(some))) for some in (options.sizes, options.fills))
     console.print(f"guests of {sizes} MB with {fills} % of random data, {CHANGED_PERCENT:g} % changed in between;")
-    console.print(f"medians of {options.repeat} rounds; {_words(machine())}")
+    console.print(f"medians of {options.repeat} rounds; {_words(machine() | run.memory)}")
+    if options.ready_memory:
+        console.print("free memory was used and given back before each suspension and restore")
 
 
 def write(run: Run, options: Options, file: Path) -> None:
@@ -56,7 +58,7 @@ def write(run: Run, options: Options, file: Path) -> None:
     document = {
         "benchmark": "states",
         "at": time.time(),
-        "machine": machine(),
+        "machine": machine() | run.memory,
         "settings": {
             "sizes_mb": list(options.sizes),
             "fills_percent": list(options.fills),
@@ -64,6 +66,7 @@ def write(run: Run, options: Options, file: Path) -> None:
             "only": list(options.only),
             "codecs": [codec.value for codec in options.codecs],
             "packed_up_to_mb": options.packed_up_to,
+            "ready_memory": options.ready_memory,
             "changed_percent": CHANGED_PERCENT,
             "bit_flips": run.flips.made if run.flips else 0,
         },
@@ -123,8 +126,10 @@ def _figure(record: Record, cell: Cell, side: Side, unit: float, digits: int) ->
 
 
 def _words(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {_plain(value)}" for key, value in facts.items())
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in facts.items())
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
     return f"{value[0]:.1f}" if isinstance(value, Sequence) and not isinstance(value, str) else str(value)

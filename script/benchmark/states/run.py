@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark.states import host_memory
 from benchmark.states.bit_flips import Flips, flip_bits
 from benchmark.states.contender import Bench, Contender, Turn
 from benchmark.states.disk import Disk, RandomBytes
@@ -42,6 +43,7 @@ class Options:
     """MiB: larger guests are not packed. What packing costs and gains shows in the small ones."""
     flips: int = 1000
     folder: Path = Path("/var/tmp")
+    ready_memory: bool = False
 
     @property
     def cells(self) -> list[Cell]:
@@ -62,13 +64,16 @@ class Run:
     flips: Flips | None = None
     failures: list[str] = field(default_factory=list)
     gang: Record = field(default_factory=Record)
+    memory: dict[str, float] = field(default_factory=dict)
+    """How fast this machine's own memory is."""
 
 
 def run(options: Options, done: Run, say: Say) -> None:
     """Measure into `done`. What fails is noted, and left out of the rest of its cell."""
     with _folder(options.folder) as folder:
+        done.memory = host_memory.speed()
         say(f"everything is written below {folder}, on one disk ({_device(folder)})")
-        bench = Bench(folder, make_guest_image(folder), done.record, options.repeat)
+        bench = Bench(folder, make_guest_image(folder), done.record, options.repeat, options.ready_memory)
         if "flips" in options.only:
             _flips(bench, options, done, say)
         if "gang" in options.only:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmark.states.contender import CHANGED_PERCENT, TB_SIZE_MB, Bench, Turn
 from benchmark.states.pauses import watched_gaps
 from benchmark.states.record import Cell, Measure
-from benchmark.states.talk import GuestFailed, Talk, drop_caches, seconds, until_first_tick
+from benchmark.states.talk import GuestFailed, Talk, seconds, until_first_tick
 from torpor.adapters.config_drive import config_drive_image
 from torpor.adapters.guest.agent import over_socket
 from torpor.adapters.guest.guest import AgentGuest, Ethernet
@@ -99,7 +99,7 @@ class TorporGuest:
     def __init__(self, bench: Bench, memory_mb: int, beside: "TorporGuest | None" = None) -> None:
         self.spec = new_spec(memory_mb)
         self._beside = beside
-        self._image = bench.image
+        self._bench = bench
         self._state_dir = bench.folder / f"t-{self.spec.id[:4]}"
         self._lazy = beside is None
         self._backend: QemuBackend = beside._backend if beside else self._made(Codec.NONE)
@@ -132,6 +132,7 @@ class TorporGuest:
         Of a lazily restored guest, once its state was read behind it.
         """
         self.await_scrub()
+        self._bench.before_suspension(self.spec.flavor.memory_mb)
         taken = seconds(self._sleep)
         state = self._backend.suspension.states(self.spec.id)[0]
         self._backend.suspension.settle(self.spec.id)
@@ -142,7 +143,7 @@ class TorporGuest:
 
         What a lazy restore leaves on disk is read behind the guest from now on.
         """
-        drop_caches()
+        self._bench.before_restore(self.spec.flavor.memory_mb)
         taken = until_first_tick(self._wake, self.folder.console_log)
         if self._lazy and not self._backend.states.mapped(self.spec.id):
             raise GuestFailed("the guest was not restored lazily")
@@ -150,7 +151,7 @@ class TorporGuest:
 
     def go_on(self) -> None:
         """As `wake`, of a guest that does not tick."""
-        drop_caches()
+        self._bench.before_restore(self.spec.flavor.memory_mb)
         self._wake()
 
     def await_scrub(self) -> float | None:
@@ -205,7 +206,7 @@ class TorporGuest:
             codec=codec.value,
             restore="lazy" if self._lazy else "eager",
         )
-        return make_backend(settings, self._image, config_drive_image)
+        return make_backend(settings, self._bench.image, config_drive_image)
 
     def _sleep(self) -> None:
         self._backend.hypervisor.pause(self.spec.id)

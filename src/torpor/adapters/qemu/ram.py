@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,17 @@ import numpy.typing as npt
 from torpor.domain.errors import BackendFailed, MissingPart
 
 PAGE = mmap.PAGESIZE
+_Entries = npt.NDArray[np.uint64]
+_Seen = TypeVar("_Seen", np.bool_, np.uint64)
 _IN_MEMORY = np.uint64(1 << 63 | 1 << 62)
 """pagemap: present, or swapped out."""
 _FILE_PAGE = np.uint64(1 << 61)
 """pagemap: a file's page, or shared memory's."""
 _EXCLUSIVE = np.uint64(1 << 63 | 1 << 56)
 """pagemap: present, and mapped by this process alone."""
+_PRESENT = np.uint64(1 << 63)
+_FRAME = np.uint64((1 << 55) - 1)
+"""pagemap: the number of the page frame of what is present; 0 for who has not got CAP_SYS_ADMIN."""
 _FIELD = frozenset(string.ascii_uppercase.encode())
 """What the lines of smaps that are no mapping's own begin with."""
 _PAGES_AT_A_TIME = 1 << 20
@@ -60,8 +66,17 @@ def exclusive(pid: int, region: Region) -> npt.NDArray[np.bool_]:
 
 
 def private(pid: int, region: Region) -> npt.NDArray[np.bool_]:
-    """Which pages are there and are the process's own, not a file's: those that were written since it was mapped."""
-    return _page_table(pid, region, lambda entries: (entries & _IN_MEMORY != 0) & (entries & _FILE_PAGE == 0))
+    """Which pages are there and are the process's own, not a file's: those that were written since it was mapped.
+
+    Pages that were only read are the kernel's page of zeros, and left out where we may know which that is (as root).
+    """
+    zeros = _PRESENT | _frame_of_zeros()
+
+    def written(entries: _Entries) -> npt.NDArray[np.bool_]:
+        own = (entries & _IN_MEMORY != 0) & (entries & _FILE_PAGE == 0)
+        return np.asarray(own & (entries & (_PRESENT | _FRAME) != zeros)) if zeros != _PRESENT else own
+
+    return _page_table(pid, region, written)
 
 
 def mapped_file(pid: int, address: int) -> tuple[int, int] | None:
@@ -107,12 +122,24 @@ def open_memory(pid: int, flags: int) -> int:
         ) from error
 
 
-def _page_table(
-    pid: int, region: Region, test: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]]
-) -> npt.NDArray[np.bool_]:
-    """What the kernel's page table says of each page of the region. Format: the kernel's pagemap documentation."""
+def _frame_of_zeros() -> np.uint64:
+    """The page that the kernel maps wherever memory was only read; 0 where we may not know."""
+    with mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as room:
+        view = np.frombuffer(room, dtype=np.uint8)
+        assert not view[0]
+        address = view.ctypes.data
+        del view  # else the room can't be closed
+        (entry,) = _page_table(os.getpid(), Region("", PAGE, address), lambda entries: entries)
+    return np.uint64(entry & _FRAME if entry & _EXCLUSIVE == _PRESENT else 0)  # a page of our own would say nothing
+
+
+def _page_table(pid: int, region: Region, look: Callable[[_Entries], npt.NDArray[_Seen]]) -> npt.NDArray[_Seen]:
+    """What `look` sees in each page's entry of the kernel's page table. Format: the kernel's pagemap documentation.
+
+    Raises ProcessLookupError, FileNotFoundError.
+    """
     pages = region.size // PAGE
-    found = np.empty(pages, dtype=np.bool_)
+    found: list[npt.NDArray[_Seen]] = []
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         pagemap.seek(region.address // PAGE * 8)
         done = 0
@@ -120,6 +147,6 @@ def _page_table(
             entries = np.frombuffer(pagemap.read(min(_PAGES_AT_A_TIME, pages - done) * 8), dtype=np.uint64)
             if not entries.size:
                 raise ProcessLookupError(f"process {pid} ended")
-            found[done : done + entries.size] = test(entries)
+            found.append(look(entries))
             done += entries.size
-    return found
+    return np.concatenate(found)

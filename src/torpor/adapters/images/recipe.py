@@ -1,7 +1,7 @@
 """Building images from distribution packages: each recipe is a folder of `recipes` with a script `build`.
 
 The script is run by bash as `build OUT WORK` in the recipe's folder, with a scratch folder WORK that is
-removed afterwards. It leaves in OUT what `ImageStore` describes (`vmlinuz` and `initrd`, with `disk.qcow2`
+removed afterwards; what it mounts is mounted for itself and ends with it, lest the removal reach into the host's. It leaves in OUT what `ImageStore` describes (`vmlinuz` and `initrd`, with `disk.qcow2`
 beside them or not) and `cmdline`, and writes a line of progress to its output now and then. Exit status 3
 means that a program is missing: the last line is then the Debian package that has it.
 """
@@ -71,6 +71,8 @@ def _run(source: Path, out: Path, work: Path, progress: Callable[[str], None]) -
     lines: deque[str] = deque(["no output"], maxlen=5)
     # bash is named because a wheel does not keep the executable bit of package data.
     command = ["bash", str(source / "build"), str(out), str(work)]
+    if os.geteuid() == 0:  # nobody else can mount anything
+        command = ["unshare", "--mount", "--", *command]
     with subprocess.Popen(
         command, cwd=source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

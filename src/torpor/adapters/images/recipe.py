@@ -1,7 +1,8 @@
 """Building images from distribution packages: each recipe is a folder of `recipes` with a script `build`.
 
 The script is run by bash as `build OUT WORK` in the recipe's folder, with a scratch folder WORK that is
-removed afterwards; what it mounts is mounted for itself and ends with it, lest the removal reach into the host's. It leaves in OUT what `ImageStore` describes (`vmlinuz` and `initrd`, with `disk.qcow2`
+removed afterwards; what it mounts is mounted for itself and ends with it, lest the removal reach into the
+host's files. It leaves in OUT what `ImageStore` describes (`vmlinuz` and `initrd`, with `disk.qcow2`
 beside them or not) and `cmdline`, and writes a line of progress to its output now and then. Exit status 3
 means that a program is missing: the last line is then the Debian package that has it.
 """

@@ -130,7 +130,8 @@ def _frame_of_zeros() -> np.uint64:
         address = view.ctypes.data
         del view  # else the room can't be closed
         (entry,) = _page_table(os.getpid(), Region("", PAGE, address), lambda entries: entries)
-    return np.uint64(entry & _FRAME if entry & _EXCLUSIVE == _PRESENT else 0)  # a page of our own would say nothing
+    # Not a page of our own, nor a part of the huge page of zeros: either may become somebody's memory.
+    return np.uint64(entry & _FRAME if entry & (_EXCLUSIVE | _FILE_PAGE) == _PRESENT else 0)
 
 
 def _page_table(pid: int, region: Region, look: Callable[[_Entries], npt.NDArray[_Seen]]) -> npt.NDArray[_Seen]:

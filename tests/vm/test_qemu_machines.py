@@ -4,7 +4,10 @@ import os
 import pwd
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,10 +17,13 @@ from tests.installation import cached_image, wait_until
 from tests.vms import USER, Bench, bench, ignore, new_spec
 
 from torpor.adapters.images.store import ImageStore
+from torpor.adapters.qemu import transfer
+from torpor.adapters.qemu.qmp import DEFAULT_TIMEOUT
 from torpor.adapters.qemu.state_store import QemuStateStore
+from torpor.adapters.qemu.vms import Vm
 from torpor.domain.errors import BackendFailed, Invalid, MissingPart
 from torpor.domain.instance import BackendState, InstanceSpec, Mechanism, StateStatus
-from torpor.ports import Disk, Kernel
+from torpor.ports import Disk, Kernel, Progress
 
 DISK_BYTES = 64 << 20
 
@@ -229,8 +235,51 @@ def test_what_a_hanging_qemu_would_write_is_guessed(qemu: Bench) -> None:
     qemu.hypervisor.boot(spec)
     pid = qemu.pid(spec.id)
     assert pid is not None
+    with stands_still(pid):
+        assert QemuStateStore(qemu.backend.vms).to_write(spec.id) > 1 << 20
+
+
+def test_who_does_not_wait_for_a_busy_qemu_leaves_the_monitor_to_who_does(qemu: Bench) -> None:
+    """As the daemon looks at all guests while one of them takes up a snapshot and answers nobody."""
+    spec = new_spec()
+    qemu.hypervisor.boot(spec)
+    vm = qemu.backend.vms.require(spec.id)
+    with ThreadPoolExecutor(1) as pool, stands_still(vm.process.pid):
+        patient = pool.submit(vm.status)
+        assert qemu.state(spec.id) is not BackendState.ABSENT
+        assert not patient.done()
+        os.kill(vm.process.pid, signal.SIGCONT)
+        assert patient.result() == "running"
+
+
+@pytest.mark.slow
+def test_a_qemu_that_loads_for_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than what it answers at once may take: the 4 GB of a snapshot take that on slow memory."""
+    told: list[tuple[int, int]] = []
+    await_loaded = transfer._await_loaded
+
+    def slowly(vm: Vm, fd: int, progress: Progress) -> None:
+        with stands_still(vm.process.pid):
+            threading.Timer(DEFAULT_TIMEOUT + 1, os.kill, (vm.process.pid, signal.SIGCONT)).start()
+            await_loaded(vm, fd, progress)
+
+    monkeypatch.setattr(transfer, "_await_loaded", slowly)
+    with bench(mechanism=Mechanism.STREAM) as qemu:
+        spec = qemu.booted(new_spec())
+        nonce = qemu.ask(spec.id, "status")["nonce"]
+        qemu.suspend(spec)
+        qemu.suspension.restore(spec, lambda done, total: told.append((done, total)))
+        assert told == sorted(told) and told[-1][0] > told[-1][1] // 2
+        qemu.suspension.spend(spec.id)
+        qemu.hypervisor.run_on(spec.id)
+        assert qemu.ask(spec.id, "status")["nonce"] == nonce
+
+
+@contextmanager
+def stands_still(pid: int) -> Iterator[None]:
+    """A process that gets no processor; it goes on in the end at the latest."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert QemuStateStore(qemu.backend.vms).to_write(spec.id) > 1 << 20
+        yield
     finally:
         os.kill(pid, signal.SIGCONT)

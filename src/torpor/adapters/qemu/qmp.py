@@ -98,10 +98,10 @@ class Monitors:
             yield
         except ExecuteError as error:
             raise CommandFailed(f"QEMU refused {command}", detail=str(error)) from error
+        except TimeoutError as error:  # the connection stays: others may wait longer, and late answers are dropped
+            raise TimedOut(f"QEMU did not answer {command} within {timeout:g} s") from error
         except (QMPError, OSError, EOFError) as error:
             await self._disconnect(socket)
-            if isinstance(error, TimeoutError):
-                raise TimedOut(f"QEMU did not answer {command} within {timeout:g} s") from error
             raise MonitorLost(f"QEMU's monitor was lost at {command}", detail=str(error)) from error
 
     async def _execute_on_all(self, sockets: Sequence[Path], command: str, timeout: float) -> Mapping[Path, Any]:

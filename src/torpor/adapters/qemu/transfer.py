@@ -33,13 +33,14 @@ from torpor.adapters.qemu.ram import PAGE
 from torpor.adapters.qemu.state_files import Generation, Manifest, Part
 from torpor.adapters.qemu.stream import check_stream
 from torpor.adapters.qemu.vms import Vm
-from torpor.domain.errors import BackendFailed, InstanceGone, NoRoomForState, StateDamaged, TorporError
+from torpor.domain.errors import BackendFailed, InstanceGone, NoRoomForState, StateDamaged, TimedOut, TorporError
 from torpor.domain.instance import Codec, Mechanism
 from torpor.ports import Progress
 
 _SAMPLES, _SAMPLE_PAGES = 32, 16
 _DEVICE_SECONDS = 60.0
-_INCOMING_SECONDS = 120.0
+_STALL_SECONDS = 120.0
+_LOOK_SECONDS = 1.0
 _FDSET = 1
 _INCOMING = "torpor-incoming"
 
@@ -114,7 +115,7 @@ def load_parts(vm: Vm, state: Generation, manifest: Manifest, mapped: bool, thre
     _compare_blocks(blocks(vm), manifest)
     if manifest.mechanism is Mechanism.STREAM:
         check_stream(state.stream, manifest.device_checksum, progress)
-        _take_in(vm, state.stream)
+        _take_in(vm, state.stream, lambda done, total: progress((total + done) // 2, total))
         return
     _check_device(state, manifest)
     wanted = {name: part for name, part in manifest.parts.items() if not (mapped and name == MEMORY)}
@@ -285,27 +286,35 @@ def _compare_blocks(found: Mapping[str, int], manifest: Manifest) -> None:
         )
 
 
-def _take_in(vm: Vm, path: Path) -> None:
+def _take_in(vm: Vm, path: Path, progress: Progress = lambda done, total: None) -> None:
     """Let the waiting QEMU load this file."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         vm.execute("getfd", {"fdname": _INCOMING}, fd=fd)
-    finally:
-        os.close(fd)
-    try:
         vm.execute("migrate-incoming", {"uri": f"fd:{_INCOMING}"})
-        _await_loaded(vm)
+        _await_loaded(vm, fd, progress)
     except InstanceGone as error:
         raise BackendFailed("QEMU could not take up the saved state", detail=error.detail) from error
+    finally:
+        os.close(fd)
 
 
-def _await_loaded(vm: Vm) -> None:
-    deadline = time.monotonic() + _INCOMING_SECONDS
-    while time.monotonic() < deadline:
-        status = vm.status()
-        if status == "paused":
-            return
-        if status != "inmigrate":
-            raise BackendFailed("QEMU could not take up the saved state", detail=f"it is {status} afterwards")
+def _await_loaded(vm: Vm, fd: int, progress: Progress) -> None:
+    """QEMU answers nobody while it loads guest memory, but it moves the file offset that it shares with us."""
+    size, at, moved_at = os.fstat(fd).st_size, -1, time.monotonic()
+    while True:
+        with suppress(TimedOut):
+            status = vm.status(_LOOK_SECONDS)
+            if status == "paused":
+                return
+            if status != "inmigrate":
+                raise BackendFailed("QEMU could not take up the saved state", detail=f"it is {status} afterwards")
+        last, at = at, os.lseek(fd, 0, os.SEEK_CUR)
+        if at != last:
+            moved_at = time.monotonic()
+            progress(at, size)
+        elif time.monotonic() - moved_at > _STALL_SECONDS:
+            raise BackendFailed(
+                "QEMU does not take up the saved state", detail=f"it has read nothing for {_STALL_SECONDS:g} s"
+            )
         time.sleep(0.01)
-    raise BackendFailed(f"QEMU did not take up the saved state within {_INCOMING_SECONDS:g} s")

@@ -92,9 +92,9 @@ class Vm:
         """The human monitor's answer, for what has no command of its own."""
         return str(self.execute("human-monitor-command", {"command-line": line}))
 
-    def status(self) -> str:
+    def status(self, timeout: float = DEFAULT_TIMEOUT) -> str:
         """QEMU's run state."""
-        return str(self.execute("query-status")["status"])
+        return str(self.execute("query-status", timeout=timeout)["status"])
 
     def state(self) -> BackendState:
         return backend_state(self.status())

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from torpor.api.app import create_app
+from torpor.api.streaming import Streams
 from torpor.config import Config
 from torpor.domain.errors import Conflict, Invalid, MissingPart, TorporError
 from torpor.domain.instance import BackendState
@@ -77,7 +78,7 @@ def take_down(config: Config, build: Build) -> None:
     """Remove what a daemon that is no more has left: name server and network. Raises Conflict while VMs run."""
     with locked(config.state_dir):
         app = build(config)
-        _refuse_while_running(app.service)
+        _refuse_while_busy(app.service)
         app.remove_network()
 
 
@@ -92,7 +93,7 @@ class _Daemon:
 
     def stop(self, network: bool) -> None:
         if network:
-            _refuse_while_running(self.service)
+            _refuse_while_busy(self.service)
         self.network = network
         self.wake()
 
@@ -119,7 +120,13 @@ def _running(service: Service) -> list[str]:
     ]
 
 
-def _refuse_while_running(service: Service) -> None:
+def _refuse_while_busy(service: Service) -> None:
+    if making := service.images_in_the_making():
+        raise Conflict(
+            "Torpor is not taken down",
+            detail=f"image {', '.join(making)} is being made",
+            remedy="wait for it, then try again",
+        )
     names = _running(service)
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -133,7 +140,7 @@ def _refuse_while_running(service: Service) -> None:
 def _remove_network(app: App) -> None:
     try:
         # Asked for when nothing ran; a workload may have begun between that answer and the stop.
-        _refuse_while_running(app.service)
+        _refuse_while_busy(app.service)
         app.remove_network()
     except TorporError as error:
         log.warning("network left as it is: %s", error)
@@ -183,7 +190,8 @@ def _bound(path: Path) -> Iterator[socket.socket]:
 
 
 def _serve_until_stopped(listener: socket.socket, daemon: _Daemon) -> None:
-    server = _server(create_app(daemon.service, daemon))
+    streams = Streams()
+    server = _server(create_app(daemon.service, daemon, streams))
     # Not in the main thread: there uvicorn would put its own signal handlers in the place of ours.
     thread = threading.Thread(target=server.run, args=([listener],), name="api", daemon=True)
     thread.start()
@@ -191,6 +199,7 @@ def _serve_until_stopped(listener: socket.socket, daemon: _Daemon) -> None:
     try:
         daemon.wait(thread)
     finally:
+        streams.end()
         server.should_exit = True
         thread.join(timeout=10)
 

@@ -76,7 +76,7 @@ def parts_on_fakes(clock: Clock, failing: str | None, shared: bool = False) -> P
         guest=guest,
         names=FakeNames(),
         batch_system=FakeBatchSystem(world),
-        images=FakeImages(clock),
+        images=FakeImages(clock, recipes=("busybox", "debian", "slow")),
         diagnostics=world,
         ledger=FakeLedger(),
         journal=FakeJournal(),

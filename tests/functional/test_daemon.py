@@ -67,6 +67,29 @@ def test_it_ends_while_somebody_is_connected(daemon: Daemon) -> None:
         assert daemon.stop() == 0
 
 
+def test_an_image_in_the_making_is_not_taken_down_with_it(daemon: Daemon) -> None:
+    """SIGTERM ends it all the same, and who waits for the image is told."""
+    daemon.torpor("run", "one", "--image", "test", "--preemptible", "--wait")
+    building = subprocess.Popen(
+        daemon.command("image", "build", "new", "--recipe", "slow"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert building.stderr is not None and "building new" in building.stderr.readline()
+    for command, what in ((["down"], "Torpor is not taken down"), (["down", "--suspend"], "nothing was suspended")):
+        refused = daemon.torpor(*command)
+        assert refused.returncode == 4
+        assert refused.stderr == f"torpor: {what}: image new is being made; wait for it, then try again.\n"
+    assert daemon.state("one") == "active"
+    assert daemon.stop() == 0
+    _, told = building.communicate(timeout=60)
+    assert building.returncode == 10
+    assert told == "torpor: the work was not finished: the daemon was ended; do it again.\n"
+    assert "Traceback" not in daemon.log.read_text()
+
+
 def test_every_event_is_one_line_of_the_log(daemon: Daemon) -> None:
     daemon.torpor("run", "one", "--image", "test", "--wait")
     daemon.stop()

@@ -22,6 +22,7 @@ from torpor.api import (
 )
 from torpor.api.daemon import Lifecycle
 from torpor.api.schemas.problem import ProblemSchema
+from torpor.api.streaming import Streams
 from torpor.engine.service import Service
 
 FAILURE: dict[int | str, dict[str, Any]] = {
@@ -33,7 +34,7 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def create_app(service: Service, lifecycle: Lifecycle) -> FastAPI:
+def create_app(service: Service, lifecycle: Lifecycle, streams: Streams) -> FastAPI:
     """The API in front of `service`. Its description is at /openapi.json; there is no other page."""
     app = FastAPI(
         title="Torpor",
@@ -44,8 +45,10 @@ def create_app(service: Service, lifecycle: Lifecycle) -> FastAPI:
     )
     problems.translate(app)
     v1 = APIRouter(prefix="/v1", responses=FAILURE)
-    for noun in (workloads, adoption, instances, images, hosts, names, events, operations, states, snapshots, doctor):
+    for noun in (workloads, adoption, instances, hosts, names, events, operations, snapshots):
         v1.include_router(noun.routes(service))
+    for slow in (images, states, doctor):
+        v1.include_router(slow.routes(service, streams))
     v1.include_router(daemon.routes(service, lifecycle))
     app.include_router(v1)
     return app

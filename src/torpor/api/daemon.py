@@ -17,7 +17,9 @@ class Lifecycle(Protocol):
     def started_at(self) -> float: ...
 
     def stop(self, network: bool) -> None:
-        """Begin to stop; `network`: take name server and network down too. Raises Conflict while a VM runs then."""
+        """Begin to stop; `network`: take name server and network down too. Raises Conflict while a VM runs, or an
+        image is made, then.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torpor.api.problems import problem_of
 from torpor.api.schemas.doctor import CheckSchema, ChecksSchema, SelfTestLine
 from torpor.api.schemas.problem import ProblemSchema
-from torpor.api.streaming import NDJSON, Report, stream
+from torpor.api.streaming import NDJSON, Report, Streams
 from torpor.engine.service import Service
 
 STREAM_DOC: dict[int | str, dict[str, Any]] = {
@@ -17,7 +17,7 @@ STREAM_DOC: dict[int | str, dict[str, Any]] = {
 }
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, streams: Streams) -> APIRouter:
     router = APIRouter(tags=["doctor"])
 
     @router.get("/doctor")
@@ -32,6 +32,6 @@ def routes(service: Service) -> APIRouter:
             check = service.self_test(lambda text: report(SelfTestLine(progress=text)))
             return SelfTestLine(check=CheckSchema.of(check))
 
-        return stream(work, lambda error: SelfTestLine(problem=ProblemSchema.of(problem_of(error))))
+        return streams.begin(work, lambda error: SelfTestLine(problem=ProblemSchema.of(problem_of(error))))
 
     return router

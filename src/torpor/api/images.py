@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torpor.api.problems import problem_of
 from torpor.api.schemas.image import AddBody, BuildBody, BuildLine, ImageSchema, ImagesSchema
 from torpor.api.schemas.problem import ProblemSchema
-from torpor.api.streaming import NDJSON, Report, stream
+from torpor.api.streaming import NDJSON, Report, Streams
 from torpor.engine.service import Service
 
 STREAM_DOC: dict[int | str, dict[str, Any]] = {
@@ -17,7 +17,7 @@ STREAM_DOC: dict[int | str, dict[str, Any]] = {
 }
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, streams: Streams) -> APIRouter:
     router = APIRouter(tags=["images"])
 
     @router.get("/images")
@@ -34,7 +34,7 @@ def routes(service: Service) -> APIRouter:
             image = service.build_image(body.name, body.recipe, lambda text: report(BuildLine(progress=text)))
             return BuildLine(image=ImageSchema.of(image))
 
-        return stream(work, lambda error: BuildLine(problem=ProblemSchema.of(problem_of(error))))
+        return streams.begin(work, lambda error: BuildLine(problem=ProblemSchema.of(problem_of(error))))
 
     @router.delete("/images/{name}", status_code=204)
     def remove_image(name: str) -> None:

@@ -17,7 +17,7 @@ from torpor.api.schemas.state import (
     VerifyBody,
     VerifyLine,
 )
-from torpor.api.streaming import NDJSON, Report, stream
+from torpor.api.streaming import NDJSON, Report, Streams
 from torpor.engine.service import Service
 from torpor.engine.views import StateCheck
 
@@ -27,7 +27,7 @@ STREAM_DOC: dict[int | str, dict[str, Any]] = {
 Workload = Annotated[str | None, Query(description="Only of this workload.")]
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, streams: Streams) -> APIRouter:
     router = APIRouter(tags=["states"])
 
     @router.get("/states")
@@ -42,7 +42,7 @@ def routes(service: Service) -> APIRouter:
             checked = service.verify_states(body.workload, lambda check: report(_line(check)))
             return VerifyLine(checked=[CheckedSchema.of(check) for check in checked])
 
-        return stream(work, lambda error: VerifyLine(problem=ProblemSchema.of(problem_of(error))))
+        return streams.begin(work, lambda error: VerifyLine(problem=ProblemSchema.of(problem_of(error))))
 
     @router.post("/states/collect")
     def collect_states() -> CollectedSchema:

@@ -115,6 +115,12 @@ class Client:
             ) from error
 
     def _lost(self, error: httpx.TransportError) -> DaemonUnreachable:
+        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
+            return DaemonUnreachable(
+                "the daemon's answer broke off",
+                detail="the daemon ended meanwhile",
+                remedy="look at daemon.log in the state directory",
+            )
         what = "the daemon does not answer" if isinstance(error, httpx.ConnectError) else "the daemon gave no answer"
         return DaemonUnreachable(
             what,

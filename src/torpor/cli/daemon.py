@@ -27,7 +27,7 @@ def down(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop the daemon, the name server and the network. Refused while VMs run; they are never killed."""
+    """Stop the daemon, the name server and the network. Refused while VMs run, which are never killed, or an image is made."""
     here = session(context)
     if here.daemon.answers() or suspend:
         if suspend:

@@ -1,7 +1,8 @@
 """What the API may ask for. Thread-safe; every method raises TorporErrors only."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from torpor.domain.adoption import Mark, Stranger
@@ -51,6 +52,7 @@ class Service:
         self._states = states
         self.snapshots = SnapshotRequests(parts, records, settings, loop, reader)
         self._adoption = AdoptionRequests(parts, records, loop.queue.adopter)
+        self._images_in_the_making: list[str] = []
 
     # --- workloads ---
 
@@ -157,8 +159,12 @@ class Service:
     def suspend_all(self) -> None:
         """Suspend every active workload whose VMs are our own, and start nothing until the next start.
 
-        Returns at once.
+        Returns at once. Raises Conflict while an image is made, which the daemon's end would end.
         """
+        if making := self.images_in_the_making():
+            raise Conflict(
+                "nothing was suspended", detail=f"image {making[0]} is being made", remedy="wait for it, then try again"
+            )
         with self._records.lock:
             active = [w for w in self._parts.inventory.workloads() if w.state is WorkloadState.ACTIVE and not w.adopted]
             for workload in active:
@@ -262,11 +268,17 @@ class Service:
     def images(self) -> Sequence[Image]:
         return self._parts.images.list()
 
+    def images_in_the_making(self) -> Sequence[str]:
+        """Names of those that are being copied or built now."""
+        return tuple(self._images_in_the_making)
+
     def add_image(self, name: str, path: str) -> Image:
-        return self._parts.images.add(name, path)
+        with self._making(name):
+            return self._parts.images.add(name, path)
 
     def build_image(self, name: str, recipe: str, progress: Callable[[str], None]) -> Image:
-        return self._parts.images.build(name, recipe, progress)
+        with self._making(name):
+            return self._parts.images.build(name, recipe, progress)
 
     def remove_image(self, name: str) -> None:
         """Raises Conflict while an instance is made from it."""
@@ -274,3 +286,11 @@ class Service:
         if users:
             raise Conflict(f"image {name} is in use", detail=f"by {', '.join(users)}", remedy="delete these first")
         self._parts.images.remove(name)
+
+    @contextmanager
+    def _making(self, image: str) -> Iterator[None]:
+        self._images_in_the_making.append(image)
+        try:
+            yield
+        finally:
+            self._images_in_the_making.remove(image)

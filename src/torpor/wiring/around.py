@@ -18,7 +18,10 @@ class WallClock:
 
 
 def images(config: Config) -> ImageStore:
-    return ImageStore(config.state_dir / "images")
+    """Without what a daemon that is gone has left half made."""
+    store = ImageStore(config.state_dir / "images")
+    store.sweep()
+    return store
 
 
 def prepare(config: Config) -> None:

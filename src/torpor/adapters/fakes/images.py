@@ -13,6 +13,7 @@ class FakeImages:
     def __init__(
         self, clock: Clock, names: Iterable[str] = ("test",), recipes: Iterable[str] = ("busybox", "debian")
     ) -> None:
+        """The recipe `slow`, where there is one, takes half a minute."""
         self._clock = clock
         self._recipes = frozenset(recipes)
         self._images = {name: self._image(name, "qcow2") for name in names}
@@ -35,6 +36,8 @@ class FakeImages:
         if recipe not in self._recipes:
             raise Invalid(f"there is no recipe {recipe!r}", remedy=f"choose from {', '.join(sorted(self._recipes))}")
         progress(f"building {name}")
+        if recipe == "slow":
+            self._clock.sleep(30.0)
         return self._keep(self._image(name, "qcow2"))
 
     def remove(self, name: str) -> None:

@@ -1,21 +1,23 @@
 """Building images from distribution packages: each recipe is a folder of `recipes` with a script `build`.
 
 The script is run by bash as `build OUT WORK` in the recipe's folder, with a scratch folder WORK that is
-removed afterwards; what it mounts is mounted for itself and ends with it, lest the removal reach into the
-host's files. It leaves in OUT what `ImageStore` describes (`vmlinuz` and `initrd`, with `disk.qcow2`
+removed afterwards. It leaves in OUT what `ImageStore` describes (`vmlinuz` and `initrd`, with `disk.qcow2`
 beside them or not) and `cmdline`, and writes a line of progress to its output now and then. Exit status 3
 means that a program is missing: the last line is then the Debian package that has it.
+
+It ends with us. Where we are root it has namespaces of its own, too: all that it started ends with it, and
+what it mounts nobody else sees, lest the removal of WORK reach into the host's files.
 """
 
 import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from torpor.adapters.images.staging import staging
 from torpor.domain.errors import BackendFailed, Invalid, MissingPart
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -55,9 +57,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _build_into(built: Path, source: Path, progress: Callable[[str], None]) -> None:
-    built.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=built.parent) as scratch:
-        out, work = Path(scratch, "out"), Path(scratch, "work")
+    with staging(built.parent) as scratch:
+        out, work = scratch / "out", scratch / "work"
         out.mkdir()
         work.mkdir()
         _run(source, out, work, progress)
@@ -72,8 +73,9 @@ def _run(source: Path, out: Path, work: Path, progress: Callable[[str], None]) -
     lines: deque[str] = deque(["no output"], maxlen=5)
     # bash is named because a wheel does not keep the executable bit of package data.
     command = ["bash", str(source / "build"), str(out), str(work)]
-    if os.geteuid() == 0:  # nobody else can mount anything
-        command = ["unshare", "--mount", "--", *command]
+    if os.geteuid() == 0:
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *command]
+    command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
     with subprocess.Popen(
         command, cwd=source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

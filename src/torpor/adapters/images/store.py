@@ -11,8 +11,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,13 +20,13 @@ from typing import Any
 
 from torpor.adapters.images.disk_file import DiskFile, inspect_disk
 from torpor.adapters.images.recipe import build_recipe
+from torpor.adapters.images.staging import staging, sweep
 from torpor.domain.errors import BackendFailed, Conflict, Invalid, NotFound
 from torpor.domain.image import Image, ImageKind
 from torpor.domain.naming import check_label
 from torpor.ports import Disk, Kernel
 
 _CHUNK = 1 << 20
-_STAGING = ".staging-"
 _RECORD = "image.json"
 
 
@@ -104,6 +102,11 @@ class ImageStore:
             (self._directory / name).rename(folder / "removed")
             _sync_folder(self._directory)
 
+    def sweep(self) -> None:
+        """Remove what processes that are gone have left half done."""
+        for folder in (self._directory, self._cache):
+            sweep(folder)
+
     def _record(self, name: str) -> Mapping[str, Any]:
         try:
             record: Mapping[str, Any] = json.loads((self._directory / _checked(name) / _RECORD).read_text())
@@ -121,24 +124,10 @@ class ImageStore:
     def _staging(self, name: str) -> Iterator[Path]:
         """A folder that is gone afterwards, unless it was renamed. Errors of the disk become BackendFailed."""
         try:
-            self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._sweep()
-            folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=self._directory))
+            with staging(self._directory) as folder:
+                yield folder
         except OSError as error:
             raise _not_stored(name, self._directory, error) from error
-        try:
-            yield folder
-        except OSError as error:
-            raise _not_stored(name, self._directory, error) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Remove what processes that are gone have left half done."""
-        for folder in self._directory.glob(f"{_STAGING}*"):
-            owner = folder.name.removeprefix(_STAGING).split("-")[0]
-            if not Path("/proc", owner).exists():
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, folder: Path, image: Image, cmdline: str = "") -> Image:
         record = folder / _RECORD

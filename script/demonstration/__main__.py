@@ -81,7 +81,7 @@ def main() -> int:
     # Whoever presses Ctrl-C once more must not leave VMs behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with screen.step("clean", "Everything is removed again", found.seconds):
+    with screen.step("clean", "Its VMs and network are removed again", found.seconds):
         found.left_behind = here.clean()
     found.seconds["total"] = time.monotonic() - began
     if code == 0:

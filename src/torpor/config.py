@@ -4,6 +4,7 @@ Read from `--config FILE`, `$TORPOR_CONFIG`, or `/etc/torpor/torpor.toml` where 
 `docs/reference/configuration.md` lists the keys.
 """
 
+import hashlib
 import os
 import re
 import tomllib
@@ -293,12 +294,22 @@ class Config(_Section):
     def socket(self) -> Path:
         return self.run_dir / "api.sock"
 
+    @property
+    def digest(self) -> str:
+        """The same for what means the same, however it is written."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def source(file: Path | None = None) -> Path | None:
+    """What is read: `file`, $TORPOR_CONFIG, or the default where it is there; None where nothing is."""
+    named = file or (Path(os.environ["TORPOR_CONFIG"]) if "TORPOR_CONFIG" in os.environ else None)
+    return named or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
 
 def load(file: Path | None = None) -> Config:
-    """The configuration from `file`, from $TORPOR_CONFIG, or the default. Raises Invalid."""
-    named = file or (Path(os.environ["TORPOR_CONFIG"]) if "TORPOR_CONFIG" in os.environ else None)
-    path = named or DEFAULT_FILE
-    if named is None and not path.exists():
+    """The configuration from its `source`. Raises Invalid."""
+    path = source(file)
+    if path is None:
         return Config()
     try:
         return Config.model_validate(tomllib.loads(path.read_text()))

@@ -62,7 +62,7 @@ def serve(config: Config, build: Build) -> None:
     """Run the daemon until it is told to stop. Raises MissingPart, Conflict, Invalid."""
     with locked(config.state_dir), _bound(config.socket) as listener:
         app = build(config)
-        daemon = _Daemon(app)
+        daemon = _Daemon(app, config.digest)
         with signals(daemon.wake):
             app.start()
             try:
@@ -85,8 +85,9 @@ def take_down(config: Config, build: Build) -> None:
 class _Daemon:
     """The lifecycle that the API offers."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, configuration: str) -> None:
         self.started_at = time.time()
+        self.configuration = configuration
         self.service = app.service
         self.network = False
         self._stopping = threading.Event()

@@ -60,6 +60,7 @@ def test_suspend_resume_and_delete_wait_until_they_are_done(daemon: Daemon) -> N
     assert suspended.returncode == 0, suspended.stderr
     assert suspended.stdout.startswith("batch is suspended: 800M saved for 2 VMs")
     assert daemon.state("batch") == "suspended"
+    assert daemon.torpor("suspend", "batch").stdout.startswith("batch is suspended already: 800M saved")
     assert daemon.json("resume", "batch")["workload"]["state"] == "active"
     assert daemon.torpor("delete", "batch", "--yes").stdout == "batch is deleted\n"
     assert daemon.state("batch") == "gone"
@@ -92,6 +93,22 @@ def test_plans_of_suspend_and_resume_change_nothing(daemon: Daemon) -> None:
     daemon.torpor("suspend", "batch")
     assert daemon.json("resume", "batch", "--dry-run")["plan"]["actions"][0]["kind"] == "resume"
     assert daemon.state("batch") == "suspended"
+
+
+def test_a_refused_plan_ends_as_the_refusal_would(daemon: Daemon) -> None:
+    giant = ("run", "giant", "--image", "test", "--memory", "900G")
+    why = (
+        "it is too large: it needs 1 vCPU, 921664 MiB and 1024 MiB of disk on one host, "
+        "64 MiB of memory for the hypervisor among that; "
+        "host local has 4 vCPUs, 2048 MiB and 60000 MiB of disk in all"
+    )
+    ended = daemon.torpor(*giant)
+    assert ended.stderr == (
+        f"torpor: workload giant was refused: {why}; ask for less; `torpor hosts` shows what there is.\n"
+    )
+    asked = daemon.torpor(*giant, "--dry-run")
+    assert asked.stdout == f"giant is refused: {why}\n"
+    assert asked.returncode == ended.returncode == 5
 
 
 def test_without_anybody_to_ask_nothing_is_deleted(daemon: Daemon) -> None:
@@ -144,6 +161,22 @@ def test_ctrl_c_ends_the_waiting_only(daemon: Daemon) -> None:
     assert waiting.returncode == 130
     assert said.splitlines()[-1] == "torpor: no longer waiting; long goes on (see `torpor show long`)."
     assert daemon.state("long") == "active"
+
+
+def test_who_waits_for_room_is_told_that_nobody_need(daemon: Daemon) -> None:
+    daemon.torpor(*BATCH, "--wait")
+    daemon.torpor("suspend", "batch")
+    daemon.torpor("run", "first", "--image", "test", "--memory", "1500M", "--priority", "9", "--wait")
+    with subprocess.Popen(
+        [*INTERRUPTIBLE, *daemon.command("resume", "batch")], stderr=subprocess.PIPE, text=True, env=environment()
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline().startswith("batch is suspended, waiting: it needs")
+        assert waiting.stderr.readline() == "batch goes on by itself as soon as it can; Ctrl-C ends only this waiting\n"
+        daemon.torpor("delete", "first", "--yes")
+        waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+    assert daemon.state("batch") == "active"
 
 
 def test_what_waits_says_why(daemon: Daemon) -> None:

@@ -140,7 +140,9 @@ def test_doctor_tells_what_is_wrong_and_ends_so(canned: Daemon) -> None:
     assert "FAIL dnsmasq: there is no program dnsmasq; apt install dnsmasq-base" in ended.stdout.splitlines()
     document = json.loads(canned.torpor("doctor", "--self-test", "--json").stdout)
     assert document["ok"] is False
-    assert [check["name"] for check in document["checks"]] == ["daemon", "qemu", "dnsmasq", "self-test"]
+    assert [check["name"] for check in document["checks"]] == [
+        "daemon", "configuration", "qemu", "dnsmasq", "self-test",
+    ]  # fmt: skip
 
 
 def test_version_needs_no_daemon(canned: Daemon) -> None:

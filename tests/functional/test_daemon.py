@@ -98,6 +98,18 @@ def test_every_event_is_one_line_of_the_log(daemon: Daemon) -> None:
     assert all(line[:4].isdigit() and line.split()[1] == "INFO" for line in lines), lines
 
 
+def test_a_daemon_that_has_another_configuration_than_the_file_is_found(daemon: Daemon) -> None:
+    assert f"ok   configuration: {daemon.config}\n" in daemon.torpor("doctor").stdout
+    written = daemon.config.read_text()
+    daemon.config.write_text(f"# the same\n{written}")
+    assert f"ok   configuration: {daemon.config}\n" in daemon.torpor("doctor").stdout
+    daemon.config.write_text(f"{written}[host]\nvcpus = 3\n")
+    ended = daemon.torpor("doctor")
+    assert ended.returncode == 7
+    assert f"FAIL configuration: {daemon.config} is not what the daemon was started with, 2" in ended.stdout
+    assert f"; end it with `kill {daemon.process.pid}` (VMs run on); the next command starts it anew\n" in ended.stdout
+
+
 def test_a_state_directory_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file, where a folder is needed")
     for command in ("ps", "serve"):

@@ -107,7 +107,7 @@ def test_a_workload_that_has_just_begun_is_waited_for() -> None:
     of = world(HOST, [gang("batch", cpus=4, ran=12.0), gang("new", state=PENDING, priority=50)])
     plan = start(of, "new")
     assert (plan.verdict, plan.retry_at) == (Verdict.WAIT, NOW + 18.0)
-    assert "30 s: batch (another 18 s)" in plan.reason
+    assert "30 s after they last began to run: batch (another 18 s)" in plan.reason
     assert start(replace(of, now=NOW + 18.0), "new").verdict is Verdict.READY
 
 

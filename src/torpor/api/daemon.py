@@ -16,6 +16,11 @@ class Lifecycle(Protocol):
     @property
     def started_at(self) -> float: ...
 
+    @property
+    def configuration(self) -> str:
+        """Digest of the one that it was started with."""
+        ...
+
     def stop(self, network: bool) -> None:
         """Begin to stop; `network`: take name server and network down too. Raises Conflict while a VM runs, or an
         image is made, then.
@@ -28,7 +33,13 @@ def routes(service: Service, lifecycle: Lifecycle) -> APIRouter:
 
     @router.get("/health")
     def show_health() -> HealthSchema:
-        return HealthSchema(status="ok", version=__version__, pid=os.getpid(), started_at=lifecycle.started_at)
+        return HealthSchema(
+            status="ok",
+            version=__version__,
+            pid=os.getpid(),
+            started_at=lifecycle.started_at,
+            configuration=lifecycle.configuration,
+        )
 
     @router.post("/suspend-all", status_code=202)
     def suspend_all() -> AcknowledgedSchema:

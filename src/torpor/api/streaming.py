@@ -64,5 +64,7 @@ class Streams:
 
 
 def _end(lines: _Lines, failed: Failed) -> None:
-    lines.put(failed(DaemonUnreachable("the work was not finished", detail="the daemon was ended", remedy="do it again")))
+    lines.put(
+        failed(DaemonUnreachable("the work was not finished", detail="the daemon was ended", remedy="do it again"))
+    )
     lines.put(None)

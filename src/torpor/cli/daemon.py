@@ -27,7 +27,7 @@ def down(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop the daemon, the name server and the network. Refused while VMs run, which are never killed, or an image is made."""
+    """Stop the daemon, the name server and the network. Refused while VMs run or an image is made."""
     here = session(context)
     if here.daemon.answers() or suspend:
         if suspend:

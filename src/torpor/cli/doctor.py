@@ -9,6 +9,8 @@ from torpor.cli.client import Document
 from torpor.cli.progress import display
 from torpor.cli.session import Json, Session, session
 from torpor.cli.tables import cell
+from torpor.cli.workload_tables import show_time
+from torpor.config import DEFAULT_FILE, source
 from torpor.domain.errors import BackendFailed, MissingPart, TorporError
 
 
@@ -20,9 +22,22 @@ def _findings(here: Session) -> Iterator[Document]:
     try:
         health = here.client.get("/v1/health")
         yield _check("daemon", True, f"version {health['version']}, process {health['pid']}")
+        yield _configuration(here, health)
         yield from here.client.get("/v1/doctor")["checks"]
     except TorporError as error:
         yield _check("daemon", False, f"{error.what}: {error.detail}" if error.detail else error.what, error.remedy)
+
+
+def _configuration(here: Session, health: Document) -> Document:
+    """Whether the daemon has the one that we read."""
+    read = source(here.config_file)
+    name = str(read) if read else f"there is no {DEFAULT_FILE}, so every key has its default"
+    if health.get("configuration") == here.config.digest:
+        return _check("configuration", True, name)
+    began = show_time(health["started_at"])
+    detail = f"{read or 'what there is now'} is not what the daemon was started with, {began}"
+    remedy = f"end it with `kill {health['pid']}` (VMs run on); the next command starts it anew"
+    return _check("configuration", False, detail, remedy)
 
 
 def _self_test(here: Session, as_json: bool) -> Document:

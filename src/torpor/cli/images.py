@@ -25,7 +25,7 @@ def ls(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         here.print_json(document)
     elif not document["images"]:
-        here.say("there are no images; add one with `torpor image add NAME FILE`")
+        here.say("there are no images; add one with `torpor image add NAME FILE`, or `torpor image build NAME`")
     else:
         rows = [
             (
@@ -64,7 +64,7 @@ def add(
 def build(
     context: typer.Context,
     name: Name,
-    recipe: Annotated[str, typer.Option(help="What to build.")],
+    recipe: Annotated[str, typer.Option(help="What to build: `debian`, with cloud-init, or `tiny`, for tests.")],
     as_json: Json = False,
 ) -> None:
     """Build a test image from distribution packages."""

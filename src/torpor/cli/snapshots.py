@@ -161,7 +161,7 @@ def clone(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it runs.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> int | None:
     """Run a new workload from a snapshot, under its own names, addresses and MACs."""
     here = session(context)
     body: dict[str, Any] = {
@@ -170,15 +170,15 @@ def clone(
     }  # fmt: skip
     outcome = here.client.post(f"{_one(workload, name)}/clone", body, dry_run=dry_run)
     if dry_run:
-        here.print_json(outcome) if as_json else tables.print_plan(here, outcome["plan"])
-        return
+        return tables.answer_dry_run(here, outcome, as_json)
     if not wait:
         here.print_json(outcome) if as_json else tables.print_accepted(here, outcome)
-        return
+        return None
     if not as_json:
         tables.notice_accepted(here, outcome)
     final = Wait(here, new_name).until(active, quiet=as_json)
     here.print_json({**outcome, "workload": final}) if as_json else tables.print_arrived(here, final)
+    return None
 
 
 def _await(here: Session, operation: Document, goes_on: str, quiet: bool) -> Document:

@@ -1,5 +1,6 @@
 """Waiting until a workload is where it was sent to."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ INTERVAL = 0.2
 """Seconds between two looks."""
 PATIENCE = 30.0
 """Seconds that the daemon may be away (it may be restarting) before waiting is given up."""
+HINT_SECONDS = 3.0
+"""How long a workload may wait for room before it is said that nobody need wait with it."""
 Arrived = Callable[[Document], bool]
 
 
@@ -70,6 +73,7 @@ class Wait:
         Raises the problem of a workload that failed, and with `give_up_when_undone` that of an operation
         that was undone; else such a one is told of, for the daemon tries again.
         """
+        hint_at = time.monotonic() + HINT_SECONDS
         with self._shown(quiet, "goes on") as shown:
             while True:
                 workload = fetch(self._session.daemon, self._name)
@@ -80,6 +84,9 @@ class Wait:
                 self._raise_end(workload)
                 self._look_for_failure(workload, shown, give_up_when_undone)
                 shown.show(*describe(workload))
+                if workload["operation"] is None and workload["waiting_for"] and time.monotonic() > hint_at:
+                    shown.note(f"{self._name} goes on by itself as soon as it can; Ctrl-C ends only this waiting")
+                    hint_at = math.inf
                 time.sleep(INTERVAL)
 
     def until_gone(self, quiet: bool = False) -> None:

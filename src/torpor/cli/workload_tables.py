@@ -7,6 +7,7 @@ from torpor.cli.problems import error_of
 from torpor.cli.quantities import show_bytes, show_mb, show_seconds
 from torpor.cli.session import Session
 from torpor.cli.tables import left, name, print_table, right, text
+from torpor.domain.errors import Refused
 
 
 def _note(workload: Document) -> str:
@@ -148,6 +149,12 @@ def print_plan(here: Session, plan: Document) -> None:
         print_table(here.out, [left(""), left("ACTION"), name("WORKLOAD"), right("PREDICTED"), text("REASON")], rows)
 
 
+def answer_dry_run(here: Session, outcome: Document, as_json: bool) -> int | None:
+    """Print the plan; the exit code is that of a refusal where it is one."""
+    here.print_json(outcome) if as_json else print_plan(here, outcome["plan"])
+    return Refused.exit_code if outcome["plan"]["verdict"] == "refused" else None
+
+
 def print_accepted(here: Session, outcome: Document) -> None:
     print_plan(here, outcome["plan"])
     print_table(
@@ -160,9 +167,9 @@ def notice_accepted(here: Session, outcome: Document) -> None:
     here.notice(_plan_headline(outcome["plan"]))
 
 
-def print_arrived(here: Session, w: Document) -> None:
-    """One line: where it is now, and what that means."""
-    line = f"{w['name']} is {w['state']}"
+def print_arrived(here: Session, w: Document, already: bool = False) -> None:
+    """One line: where it is now, or has been `already`, and what that means."""
+    line = f"{w['name']} is {w['state']}" + (" already" if already else "")
     if w["state"] == "suspended":
         saved = sum(i["states"][0]["stored_bytes"] for i in w["instances"] if i["states"])
         line += f": {show_bytes(saved)} saved for {w['count']} VM{'s' if w['count'] > 1 else ''}"

@@ -76,8 +76,7 @@ def run(
     }  # fmt: skip
     outcome = here.client.post("/v1/workloads", body, dry_run=dry_run)
     if dry_run:
-        _show_plan(here, outcome, as_json)
-        return None
+        return tables.answer_dry_run(here, outcome, as_json)
     if not wait:
         here.print_json(outcome) if as_json else tables.print_accepted(here, outcome)
         return None
@@ -94,38 +93,35 @@ def _exit_code(workload: Document) -> int | None:
     return min(255, codes[0]) if codes and codes[0] > 0 else (1 if codes else None)
 
 
-def _show_plan(here: Session, outcome: Document, as_json: bool) -> None:
-    here.print_json(outcome) if as_json else tables.print_plan(here, outcome["plan"])
-
-
 def suspend(
     context: typer.Context, name: Name, wait: Waiting = True, dry_run: DryRun = False, as_json: Json = False
-) -> None:
+) -> int | None:
     """Suspend a workload to disk; it stays so until `resume`."""
     here = session(context)
     if dry_run:
-        _show_plan(here, here.client.post(f"{_path(name)}/suspend", dry_run=True), as_json)
-        return
+        return tables.answer_dry_run(here, here.client.post(f"{_path(name)}/suspend", dry_run=True), as_json)
     known = operation_ids(here.client, name)
     outcome = here.client.post(f"{_path(name)}/suspend")
+    already = _suspended(outcome["workload"]) and operation_ids(here.client, name) == known
     if wait:
         outcome["workload"] = Wait(here, name, known).until(_suspended, as_json, give_up_when_undone=True)
-    here.print_json(outcome) if as_json else tables.print_arrived(here, outcome["workload"])
+    here.print_json(outcome) if as_json else tables.print_arrived(here, outcome["workload"], already)
+    return None
 
 
 def resume(
     context: typer.Context, name: Name, wait: Waiting = True, dry_run: DryRun = False, as_json: Json = False
-) -> None:
+) -> int | None:
     """Let a suspended workload come back as soon as it fits."""
     here = session(context)
     if dry_run:
-        _show_plan(here, here.client.post(f"{_path(name)}/resume", dry_run=True), as_json)
-        return
+        return tables.answer_dry_run(here, here.client.post(f"{_path(name)}/resume", dry_run=True), as_json)
     known = operation_ids(here.client, name)
     outcome = here.client.post(f"{_path(name)}/resume")
     if wait:
         outcome["workload"] = Wait(here, name, known).until(active, as_json)
     here.print_json(outcome) if as_json else tables.print_arrived(here, outcome["workload"])
+    return None
 
 
 def delete(

@@ -25,7 +25,9 @@ def too_large(world: World, gang: Gang) -> str:
     totals = total_room(world)
     each = wanted[0].resources if wanted else Resources()
     have = listed([f"host {host} has {room(total, each)} in all" for host, total in totals.items()])
-    return f"it is too large: it needs {_wanted(wanted)}; {have or 'there is no host'}"
+    overhead = world.policy.overhead_mb
+    ours = f", {overhead} MiB of memory for the hypervisor among that" if overhead and each.memory_mb else ""
+    return f"it is too large: it needs {_wanted(wanted)}{ours}; {have or 'there is no host'}"
 
 
 def too_many(victims: int, limit: int) -> str:
@@ -37,7 +39,7 @@ def too_young(young: Sequence[Candidate], now: float, policy: Policy) -> str:
     names = listed(
         [f"{victim.name} (another {seconds(victim.ripe_at - now)})" for victim in sorted(young, key=lambda v: v.name)]
     )
-    return f"others can sleep for it once they have run for {seconds(policy.min_run_seconds)}: {names}"
+    return f"others can sleep for it {seconds(policy.min_run_seconds)} after they last began to run: {names}"
 
 
 def no_state_room(wanted: Sequence[Need], free: Room, victims: Sequence[Candidate], states: StateRoom) -> str:

@@ -6,10 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from torpor.domain.addressing import keep_addresses
-from torpor.domain.errors import Conflict, Invalid, TorporError
+from torpor.domain.errors import Conflict, Invalid, Refused, TorporError
 from torpor.domain.ids import InstanceId, WorkloadId
 from torpor.domain.instance import Instance
 from torpor.domain.naming import NameRecord, instance_names
+from torpor.domain.plan import Plan, Verdict
 from torpor.domain.workload import Origin, Workload
 from torpor.engine.parts import Parts, Settings
 from torpor.engine.views import CloneRequest, RunRequest
@@ -94,6 +95,16 @@ def draft_clone(
     instances = _instances(parts, workload, instance_names(request.name, source.count))
     hosts = {i.index: i.host for i in parts.inventory.instances(source.id)}
     return workload, tuple(replace(i, host=hosts.get(i.index)) for i in instances)
+
+
+def require_possible(plan: Plan) -> None:
+    """Raises Refused for a workload that can't be started whatever else happens."""
+    if plan.verdict is Verdict.REFUSED:
+        raise Refused(
+            f"workload {plan.name} was refused",
+            detail=plan.reason,
+            remedy="ask for less; `torpor hosts` shows what there is",
+        )
 
 
 def accept(parts: Parts, workload: Workload, instances: Sequence[Instance]) -> None:

@@ -12,7 +12,7 @@ from torpor.domain.operation import OperationKind
 from torpor.domain.plan import Gang, Plan, Verdict
 from torpor.domain.planner import plan_start, plan_suspend
 from torpor.domain.workload import Workload, WorkloadState
-from torpor.engine.acceptance import accept, draft
+from torpor.engine.acceptance import accept, draft, require_possible
 from torpor.engine.adoption import AdoptionRequests
 from torpor.engine.loop import Loop
 from torpor.engine.operations import begin, busy, expect
@@ -60,8 +60,7 @@ class Service:
         """Accept a workload: names, addresses and record at once, instances as soon as there is room."""
         with self._records.lock:
             plan = self.plan(request)
-            if plan.verdict is Verdict.REFUSED:
-                raise Refused(f"workload {request.name} was refused", detail=plan.reason)
+            require_possible(plan)
             workload, instances = draft(self._parts, self._settings, request)
             accept(self._parts, workload, instances)
             self._records.event("workload-accepted", workload.name, f"{workload.count} x {workload.image}.")

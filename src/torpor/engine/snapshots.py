@@ -7,11 +7,11 @@ from torpor.domain.errors import Conflict, NotFound, Refused
 from torpor.domain.instance import Instance
 from torpor.domain.naming import check_label
 from torpor.domain.operation import OperationKind
-from torpor.domain.plan import Gang, Plan, Verdict
+from torpor.domain.plan import Gang, Plan
 from torpor.domain.planner import plan_start, snapshot_seconds
 from torpor.domain.wording import listed
 from torpor.domain.workload import Workload, WorkloadState
-from torpor.engine.acceptance import accept, draft_clone
+from torpor.engine.acceptance import accept, draft_clone, require_possible
 from torpor.engine.loop import Loop
 from torpor.engine.operations import begin, expect
 from torpor.engine.parts import Parts, Settings
@@ -98,8 +98,7 @@ class SnapshotRequests:
         """
         with self._records.lock:
             plan = self.plan_clone(request)
-            if plan.verdict is Verdict.REFUSED:
-                raise Refused(f"workload {request.name} was refused", detail=plan.reason)
+            require_possible(plan)
             workload, instances = self._draft(request)
             accept(self._parts, workload, instances)
             self._records.event(

@@ -111,7 +111,10 @@ class ImageStore:
         try:
             record: Mapping[str, Any] = json.loads((self._directory / _checked(name) / _RECORD).read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"there is no image {name!r}", remedy="'torpor image ls' lists them") from error
+            raise NotFound(
+                f"there is no image {name!r}",
+                remedy="see `torpor image ls`, and `torpor image add --help` or `build --help`",
+            ) from error
         except (OSError, ValueError) as error:
             raise _unreadable(name, str(error)) from error
         return record

@@ -9,6 +9,8 @@ class HealthSchema(BaseModel):
     version: str
     pid: int
     started_at: float
+    configuration: str
+    """Digest of the one that it was started with."""
 
 
 class ShutdownBody(BaseModel):

@@ -36,6 +36,8 @@ PidFile none
 StrictModes no
 UsePAM no
 PermitRootLogin yes
+# Bash skips ~/.bashrc where it is not the first shell; this machine's may do anything, and leave locks when killed.
+SetEnv SHLVL=1
 """
         )
         self.config.write_text(

@@ -1,7 +1,8 @@
 """The daemon with its real API, socket and threads, on a host in memory.
 
 `python -m tests.functional.daemon_on_fakes CONFIG` runs it.
-`--fail ACT` lets that act of the host fail each time; `--canned` answers with a fixed world instead.
+`--fail ACT` lets that act of the host fail each time; `--slow` gives it a slow disk; `--canned` answers with a fixed
+world instead.
 """
 
 import sys
@@ -56,9 +57,11 @@ class RealClock:
         time.sleep(seconds)
 
 
-def parts_on_fakes(clock: Clock, failing: str | None, shared: bool = False) -> Parts:
+def parts_on_fakes(clock: Clock, failing: str | None, shared: bool = False, bytes_per_second: float = 1e9) -> Parts:
     able = SHARED if shared else ABLE
-    world = FakeHypervisor(clock, total=TOTAL, overhead_mb=OVERHEAD_MB, bytes_per_second=1e9, capabilities=able)
+    world = FakeHypervisor(
+        clock, total=TOTAL, overhead_mb=OVERHEAD_MB, bytes_per_second=bytes_per_second, capabilities=able
+    )
     if shared:
         owner = FakeOwner(world)
         for name in ("web_1", "web_2"):
@@ -92,7 +95,9 @@ def parts_on_fakes(clock: Clock, failing: str | None, shared: bool = False) -> P
 class AppOnFakes:
     """What `torpor.wiring` builds, with a host that is forgotten when the daemon ends."""
 
-    def __init__(self, config: Config, failing: str | None, shared: bool = False) -> None:
+    def __init__(
+        self, config: Config, failing: str | None, shared: bool = False, bytes_per_second: float = 1e9
+    ) -> None:
         settings = Settings(
             policy=Policy(0.0, max_victims=8, overhead_mb=OVERHEAD_MB),
             subnet="10.9.0.0/24",
@@ -102,7 +107,7 @@ class AppOnFakes:
             max_attempts=1,
             console_log=str(config.state_dir / "console.log"),
         )
-        parts = parts_on_fakes(RealClock(), failing, shared)
+        parts = parts_on_fakes(RealClock(), failing, shared, bytes_per_second)
         records = Records(parts)
         executor = Executor(parts, records, settings)
         self._queue = Queue(parts, records, settings, executor)
@@ -146,7 +151,8 @@ def build_for(options: list[str]) -> daemon.Build:
     if options == ["--canned"]:
         return lambda config: CannedApp()
     failing = options[1] if options[:1] == ["--fail"] else None
-    return lambda config: AppOnFakes(config, failing, shared=options == ["--shared"])
+    speed = 4e8 if options == ["--slow"] else 1e9
+    return lambda config: AppOnFakes(config, failing, options == ["--shared"], speed)
 
 
 def main(arguments: list[str]) -> int:

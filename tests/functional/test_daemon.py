@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.functional.conftest import ROOT, Daemon, environment, write_config
+from tests.functional.conftest import ROOT, Daemon, environment, wait_until, write_config
 
 STRANGER = """
 import contextlib, io, os, sys
@@ -88,6 +88,19 @@ def test_an_image_in_the_making_is_not_taken_down_with_it(daemon: Daemon) -> Non
     assert building.returncode == 10
     assert told == "torpor: the work was not finished: the daemon was ended; do it again.\n"
     assert "Traceback" not in daemon.log.read_text()
+
+
+def test_what_is_just_coming_back_is_suspended_before_the_daemon_ends(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, ["--slow"])
+    daemon.torpor("run", "one", "--image", "test", "--memory", "1800M", "--wait")
+    daemon.torpor("suspend", "one")
+    daemon.torpor("resume", "one", "--no-wait")
+    wait_until(
+        lambda: "resume" in [o["kind"] for o in daemon.http.get("/v1/operations").json()["operations"]], "it begins"
+    )
+    down = daemon.torpor("down", "--suspend")
+    assert down.returncode == 0, down.stderr
+    assert daemon.process.wait(60) == 0
 
 
 def test_every_event_is_one_line_of_the_log(daemon: Daemon) -> None:

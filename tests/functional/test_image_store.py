@@ -173,6 +173,16 @@ def test_kernel_beside_a_disk_is_told_to_the_machine(store: ImageStore, qcow2: P
     assert boot.kernel.cmdline == "root=/dev/vda"
 
 
+def test_who_has_no_image_yet_is_told_how_to_make_one(store: ImageStore, raw: Path) -> None:
+    with pytest.raises(NotFound) as none:
+        store.get("debian")
+    assert "make one: `torpor image add NAME FILE` or `torpor image build" in str(none.value)
+    store.add("plain", str(raw))
+    with pytest.raises(NotFound) as other:
+        store.get("debian")
+    assert str(other.value) == "there is no image 'debian'; `torpor image ls` lists them."
+
+
 def test_unknown_recipe_is_refused_with_those_there_are(store: ImageStore) -> None:
     with pytest.raises(Invalid, match=r"choose one of: .*tiny"):
         store.build("guest", "../recipes/tiny", print)

@@ -51,6 +51,7 @@ def _suspend_all(here: Session, quiet: bool) -> None:
                     shown.show(*describe(busy))
                 else:
                     _raise_undone(here, known)
+                    here.client.post("/v1/suspend-all")  # once more: what was just beginning to run does so now
                 time.sleep(INTERVAL)
     except KeyboardInterrupt as error:
         raise interrupted("no longer waiting; the workloads go on being suspended, and the daemon runs on") from error

@@ -25,7 +25,9 @@ def ls(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         here.print_json(document)
     elif not document["images"]:
-        here.say("there are no images; add one with `torpor image add NAME FILE`, or `torpor image build NAME`")
+        here.say(
+            "there are no images; make one: `torpor image add NAME FILE` or `torpor image build debian --recipe debian`"
+        )
     else:
         rows = [
             (

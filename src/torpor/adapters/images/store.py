@@ -28,6 +28,7 @@ from torpor.ports import Disk, Kernel
 
 _CHUNK = 1 << 20
 _RECORD = "image.json"
+_MAKING = "`torpor image add NAME FILE` or `torpor image build debian --recipe debian`"
 
 
 class ImageStore:
@@ -40,11 +41,7 @@ class ImageStore:
 
     def list(self) -> Sequence[Image]:
         """By name."""
-        try:
-            names = sorted(entry.name for entry in self._directory.iterdir() if not entry.name.startswith("."))
-        except FileNotFoundError:
-            return ()
-        return tuple(self.get(name) for name in names)
+        return tuple(self.get(name) for name in self._names())
 
     def get(self, name: str) -> Image:
         """Raises NotFound, and BackendFailed when its record can't be read."""
@@ -107,14 +104,18 @@ class ImageStore:
         for folder in (self._directory, self._cache):
             sweep(folder)
 
+    def _names(self) -> Sequence[str]:
+        try:
+            return sorted(entry.name for entry in self._directory.iterdir() if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return ()
+
     def _record(self, name: str) -> Mapping[str, Any]:
         try:
             record: Mapping[str, Any] = json.loads((self._directory / _checked(name) / _RECORD).read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(
-                f"there is no image {name!r}",
-                remedy="see `torpor image ls`, and `torpor image add --help` or `build --help`",
-            ) from error
+            remedy = "`torpor image ls` lists them" if self._names() else f"make one: {_MAKING}"
+            raise NotFound(f"there is no image {name!r}", remedy=remedy) from error
         except (OSError, ValueError) as error:
             raise _unreadable(name, str(error)) from error
         return record

@@ -90,6 +90,22 @@ def test_an_image_in_the_making_is_not_taken_down_with_it(daemon: Daemon) -> Non
     assert "Traceback" not in daemon.log.read_text()
 
 
+def test_who_waits_for_a_daemon_that_is_killed_is_told(daemon: Daemon) -> None:
+    with subprocess.Popen(
+        daemon.command("image", "build", "new", "--recipe", "slow"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as building:
+        assert building.stderr is not None and "building new" in building.stderr.readline()
+        daemon.process.kill()
+        _, told = building.communicate(timeout=60)
+    assert building.returncode == 10
+    assert told == (
+        "torpor: the daemon's answer broke off: the daemon ended meanwhile; look at daemon.log in the state directory.\n"
+    )
+
+
 def test_what_is_just_coming_back_is_suspended_before_the_daemon_ends(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, ["--slow"])
     daemon.torpor("run", "one", "--image", "test", "--memory", "1800M", "--wait")

@@ -113,6 +113,14 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     running.stop()
 
 
+@pytest.fixture
+def slow_daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """As `daemon`, with a slow disk: suspending and resuming take seconds."""
+    running = Daemon(tmp_path, ["--slow"])
+    yield running
+    running.stop()
+
+
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """As `daemon`, shared by tests that change nothing."""

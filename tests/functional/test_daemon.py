@@ -104,17 +104,17 @@ def test_who_waits_for_a_daemon_that_is_killed_is_told(daemon: Daemon) -> None:
     assert told.startswith("torpor: the daemon's answer broke off: the daemon ended meanwhile; look at daemon.log")
 
 
-def test_what_is_just_coming_back_is_suspended_before_the_daemon_ends(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path, ["--slow"])
-    daemon.torpor("run", "one", "--image", "test", "--memory", "1800M", "--wait")
-    daemon.torpor("suspend", "one")
-    daemon.torpor("resume", "one", "--no-wait")
+def test_what_is_just_coming_back_is_suspended_before_the_daemon_ends(slow_daemon: Daemon) -> None:
+    slow_daemon.torpor("run", "one", "--image", "test", "--memory", "1800M", "--wait")
+    slow_daemon.torpor("suspend", "one")
+    slow_daemon.torpor("resume", "one", "--no-wait")
     wait_until(
-        lambda: "resume" in [o["kind"] for o in daemon.http.get("/v1/operations").json()["operations"]], "it begins"
+        lambda: "resume" in [o["kind"] for o in slow_daemon.http.get("/v1/operations").json()["operations"]],
+        "it begins",
     )
-    down = daemon.torpor("down", "--suspend")
+    down = slow_daemon.torpor("down", "--suspend")
     assert down.returncode == 0, down.stderr
-    assert daemon.process.wait(60) == 0
+    assert slow_daemon.process.wait(60) == 0
 
 
 def test_every_event_is_one_line_of_the_log(daemon: Daemon) -> None:

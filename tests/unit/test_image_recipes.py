@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.installation import wait_until
 
 from torpor.adapters.images import recipe
 from torpor.adapters.images.store import ImageStore
@@ -61,22 +60,13 @@ def test_a_build_ends_with_who_asked_for_it(tmp_path: Path) -> None:
     folders = [str(tmp_path / name) for name in ("recipes", "target", "cache")]
     with subprocess.Popen([sys.executable, "-c", _BEGIN, *folders], stdout=subprocess.PIPE) as asking:
         try:
-            assert _within_seconds(lambda: _processes(f"1000.{os.getpid()}"))
+            wait_until(lambda: _processes(f"1000.{os.getpid()}"), 30, "the build begins")
         finally:
             asking.send_signal(signal.SIGKILL)
-    assert _within_seconds(lambda: not _processes(f"1000.{os.getpid()}"))
+    wait_until(lambda: not _processes(f"1000.{os.getpid()}"), 30, "it ends")
     assert list((tmp_path / "cache").iterdir()) != []
     ImageStore(tmp_path, tmp_path / "cache").sweep()
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def _within_seconds(true: Callable[[], object]) -> bool:
-    give_up = time.monotonic() + 30
-    while not true():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _processes(argument: str) -> list[Path]:
